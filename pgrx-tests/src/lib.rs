@@ -1,0 +1,3 @@
+//! Mounts the pure engine of the extension, so that its rules are unit- and property-tested without Postgres.
+#[path = "../../src/engine/mod.rs"]
+pub mod engine;
