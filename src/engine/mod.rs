@@ -1,1 +1,21 @@
 //! The rules. Pure: no pgrx, no clock, no SQL; every time and every row is an argument.
+//!
+//! In: what is legal, ready, due, settled, announced. Out: where rows come from, how they are locked and stored, and
+//! how an error reaches a client. Nothing here panics, recurses over a graph, or imports anything from outside `engine`.
+
+pub mod backoff;
+pub mod cascade;
+pub mod context;
+pub mod event;
+pub mod graph;
+pub mod outcome;
+pub mod readiness;
+pub mod receipt;
+pub mod refusal;
+pub mod rule;
+pub mod start;
+pub mod state;
+pub mod template;
+pub mod time;
+pub mod transition;
+pub mod version;

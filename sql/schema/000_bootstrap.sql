@@ -1,0 +1,15 @@
+-- Runs first. The extension owns the schema `stepwise` alone: objects planted there beforehand could shadow its own.
+DO $bootstrap$
+BEGIN
+    IF EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = 'stepwise'::pg_catalog.regnamespace)
+        OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = 'stepwise'::pg_catalog.regnamespace)
+        OR EXISTS (SELECT FROM pg_catalog.pg_operator WHERE oprnamespace = 'stepwise'::pg_catalog.regnamespace)
+        OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = 'stepwise'::pg_catalog.regnamespace)
+    THEN
+        RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = 'schema "stepwise" is not empty',
+            HINT = 'Drop or rename the schema "stepwise", then run CREATE EXTENSION pg_stepwise again.';
+    END IF;
+END
+$bootstrap$;
+
+REVOKE ALL ON SCHEMA stepwise FROM PUBLIC;

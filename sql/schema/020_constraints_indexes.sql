@@ -1,0 +1,61 @@
+-- Keys, checks and indexes. Each index says which query it serves.
+
+ALTER TABLE stepwise.namespaces
+    ADD CONSTRAINT namespaces_pkey PRIMARY KEY (namespace_id),
+    ADD CONSTRAINT namespaces_name_key UNIQUE (name),
+    ADD CONSTRAINT namespaces_name_chk CHECK (name <> '' AND pg_catalog.char_length(name) <= 255);
+
+ALTER TABLE stepwise.queues
+    ADD CONSTRAINT queues_pkey PRIMARY KEY (queue_id),
+    ADD CONSTRAINT queues_name_key UNIQUE (name),
+    ADD CONSTRAINT queues_name_chk CHECK (name <> '' AND pg_catalog.char_length(name) <= 255);
+
+ALTER TABLE stepwise.templates
+    ADD CONSTRAINT templates_pkey PRIMARY KEY (template_id),
+    ADD CONSTRAINT templates_namespace_fkey FOREIGN KEY (namespace_id) REFERENCES stepwise.namespaces,
+    ADD CONSTRAINT templates_version_key UNIQUE (namespace_id, name, version),
+    ADD CONSTRAINT templates_name_chk CHECK (name <> '' AND pg_catalog.char_length(name) <= 255),
+    ADD CONSTRAINT templates_identity_chk CHECK (identity = 'context'),
+    ADD CONSTRAINT templates_step_count_chk CHECK (step_count > 0);
+
+-- create_task finds a template, and its latest version, by name.
+CREATE INDEX templates_name_idx ON stepwise.templates (name, namespace_id, version_order DESC);
+
+ALTER TABLE stepwise.template_steps
+    ADD CONSTRAINT template_steps_pkey PRIMARY KEY (template_id, step_id),
+    ADD CONSTRAINT template_steps_name_key UNIQUE (template_id, name),
+    ADD CONSTRAINT template_steps_template_fkey FOREIGN KEY (template_id) REFERENCES stepwise.templates,
+    ADD CONSTRAINT template_steps_queue_fkey FOREIGN KEY (queue_id) REFERENCES stepwise.queues,
+    ADD CONSTRAINT template_steps_name_chk CHECK (name <> '' AND pg_catalog.char_length(name) <= 255),
+    ADD CONSTRAINT template_steps_retry_limit_chk CHECK (retry_limit >= 0),
+    ADD CONSTRAINT template_steps_jitter_chk CHECK (backoff_jitter BETWEEN 0 AND 1);
+
+ALTER TABLE stepwise.tasks
+    ADD CONSTRAINT tasks_pkey PRIMARY KEY (task_id),
+    ADD CONSTRAINT tasks_state_chk CHECK (state IN
+        ('pending', 'in_progress', 'complete', 'error', 'cancelled', 'resolved_manually')),
+    ADD CONSTRAINT tasks_counters_chk CHECK (
+        live_steps >= 0 AND completed_steps >= 0 AND failed_steps >= 0 AND cancelled_steps >= 0
+        AND completed_steps + failed_steps + cancelled_steps <= total_steps),
+    ADD CONSTRAINT tasks_finished_chk CHECK (
+        (finished_at IS NOT NULL) = (state IN ('complete', 'error', 'cancelled', 'resolved_manually')));
+
+-- create_task with an identity key: one task per template and key, under any concurrency.
+CREATE UNIQUE INDEX tasks_identity_key ON stepwise.tasks (template_id, identity_key) WHERE identity_key IS NOT NULL;
+
+ALTER TABLE stepwise.steps
+    ADD CONSTRAINT steps_pkey PRIMARY KEY (task_id, step_id),
+    ADD CONSTRAINT steps_state_chk CHECK (state IN
+        ('pending', 'in_progress', 'complete', 'error', 'cancelled', 'resolved_manually', 'skipped')),
+    ADD CONSTRAINT steps_counters_chk CHECK (remaining_parents >= 0 AND attempts >= 0);
+
+-- The queue of the whole system: claim_steps scans one (queue, priority) range from its oldest visible_at.
+CREATE INDEX steps_queue_idx ON stepwise.steps (queue_id, priority DESC, visible_at) WHERE visible_at IS NOT NULL;
+
+-- A task's history, in order.
+ALTER TABLE stepwise.transitions
+    ADD CONSTRAINT transitions_pkey PRIMARY KEY (task_id, event_id);
+
+ALTER TABLE stepwise.subscriptions
+    ADD CONSTRAINT subscriptions_pkey PRIMARY KEY (subscription_id),
+    ADD CONSTRAINT subscriptions_name_key UNIQUE (name);

@@ -1,0 +1,90 @@
+-- Who may do what. Nothing is granted to PUBLIC; a role gets a level, and a level is a list of objects. The list is
+-- complete: a function that is missing from it fails a test.
+
+CREATE VIEW stepwise.access_matrix (level, function_name) AS
+VALUES
+    ('reader', 'now'),
+    ('reader', 'calculate_backoff'),
+    ('reader', 'get_step_readiness_status'),
+    ('reader', 'get_step_readiness_status_batch'),
+    ('reader', 'get_task_execution_context'),
+    ('reader', 'get_task_execution_contexts_batch'),
+    ('reader', 'get_viable_steps'),
+    ('worker', 'now'),
+    ('worker', 'create_task'),
+    ('worker', 'create_tasks'),
+    ('worker', 'claim_steps'),
+    ('worker', 'complete_step'),
+    ('worker', 'complete_steps'),
+    ('worker', 'fail_step'),
+    ('worker', 'fail_steps'),
+    ('worker', 'extend_lease'),
+    ('worker', 'release_step'),
+    ('worker', 'report_and_claim'),
+    ('author', 'register_template'),
+    ('owner', 'grant_access'),
+    ('owner', 'revoke_access'),
+    ('owner', 'steps_before_update'),
+    ('owner', 'steps_after_update'),
+    ('owner', 'tasks_before_update'),
+    ('owner', 'tasks_after_update');
+
+-- SECURITY INVOKER: GRANT and REVOKE themselves decide whether the caller may.
+CREATE FUNCTION stepwise.grant_access(role name, level text) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    levels text[] := CASE level
+        WHEN 'reader' THEN '{reader}'
+        WHEN 'worker' THEN '{worker}'
+        WHEN 'operator' THEN '{reader,worker,operator}'
+        WHEN 'author' THEN '{reader,worker,operator,author}'
+    END;
+    granted regprocedure;
+BEGIN
+    IF role IS NULL OR level IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = '22004', MESSAGE = 'arguments "role" and "level" must not be NULL';
+    END IF;
+    IF levels IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'unknown access level',
+            DETAIL = format('The level is "%s".', level),
+            HINT = 'The levels are reader, worker, operator and author.';
+    END IF;
+    EXECUTE format('GRANT USAGE ON SCHEMA stepwise TO %I', role);
+    FOR granted IN
+        SELECT DISTINCT p.oid::regprocedure
+        FROM stepwise.access_matrix AS m
+        JOIN pg_proc AS p ON p.proname = m.function_name AND p.pronamespace = 'stepwise'::regnamespace
+        WHERE m.level = ANY (levels)
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', granted, role);
+    END LOOP;
+    IF 'reader' = ANY (levels) THEN
+        EXECUTE format(
+            'GRANT SELECT ON stepwise.namespaces, stepwise.queues, stepwise.templates, stepwise.template_steps, '
+            'stepwise.tasks, stepwise.transitions, stepwise.subscriptions, stepwise.task_transitions, '
+            'stepwise.step_transitions TO %I', role);
+        -- All of a step but claim_token: whoever knows it can report for the worker that holds the step.
+        EXECUTE format(
+            'GRANT SELECT (task_id, template_id, queue_id, visible_at, last_attempted_at, last_failure_at, '
+            'finished_at, step_id, remaining_parents, attempts, backoff_request_seconds, priority, retryable, state, '
+            'worker, inputs, results, error) ON stepwise.steps TO %I', role);
+    END IF;
+END
+$function$;
+
+CREATE FUNCTION stepwise.revoke_access(role name) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+    IF role IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = '22004', MESSAGE = 'argument "role" must not be NULL';
+    END IF;
+    EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA stepwise FROM %I', role);
+    -- Of a table, this takes the grants on its columns too.
+    EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA stepwise FROM %I', role);
+    EXECUTE format('REVOKE USAGE ON SCHEMA stepwise FROM %I', role);
+END
+$function$;

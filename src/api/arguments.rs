@@ -1,0 +1,77 @@
+//! Checks that several functions share.
+use crate::engine::time::Span;
+use crate::pg::error::ArgumentError;
+use crate::pg::time;
+use pgrx::datum::Interval;
+
+pub type Uuid = pgrx::datum::Uuid;
+
+/// The elements of an array argument, none of them NULL.
+pub fn elements<T>(name: &'static str, values: Vec<Option<T>>) -> Result<Vec<T>, ArgumentError> {
+    values.into_iter().collect::<Option<Vec<T>>>().ok_or(ArgumentError::NullElement(name))
+}
+
+/// An array argument that belongs to another one, element by element; NULL stands for none.
+pub fn beside<T>(
+    of: (&'static str, usize),
+    name: &'static str,
+    values: Option<Vec<Option<T>>>,
+) -> Result<Vec<Option<T>>, ArgumentError> {
+    match values {
+        None => Ok((0..of.1).map(|_| None).collect()),
+        Some(values) if values.len() == of.1 => Ok(values),
+        Some(values) => Err(ArgumentError::LengthsDiffer(of.0, name, of.1, values.len())),
+    }
+}
+
+/// How many steps to claim.
+pub fn max_steps(value: Option<i32>) -> Result<usize, ArgumentError> {
+    let value = crate::pg::error::required("max_steps", value)?;
+    match value {
+        1..=1000 => Ok(value as usize),
+        _ => Err(ArgumentError::OutOfRange {
+            name: "max_steps",
+            value: value.to_string(),
+            expected: "a number from 1 to 1000",
+        }),
+    }
+}
+
+/// A lease, longer than nothing.
+pub fn lease(value: Option<Interval>) -> Result<Option<Span>, ArgumentError> {
+    let Some(interval) = value else { return Ok(None) };
+    let span = time::span(&interval);
+    if span.0 > 0 {
+        return Ok(Some(span));
+    }
+    let value = format!("{} microseconds", span.0);
+    Err(ArgumentError::OutOfRange { name: "lease", value, expected: "an interval longer than zero" })
+}
+
+/// A priority; 0 where none is given.
+pub fn priority(value: Option<i32>) -> Result<i16, ArgumentError> {
+    let value = value.unwrap_or(0);
+    i16::try_from(value).ok().filter(|priority| (-1000..=1000).contains(priority)).ok_or_else(|| {
+        ArgumentError::OutOfRange {
+            name: "priority",
+            value: value.to_string(),
+            expected: "a number from -1000 to 1000",
+        }
+    })
+}
+
+/// `retry_after` in whole seconds, rounded up; at most some thirty years.
+pub fn retry_after_seconds(value: Option<Interval>) -> Result<Option<i32>, ArgumentError> {
+    let Some(interval) = value else { return Ok(None) };
+    let span = time::span(&interval);
+    if span.0 < 0 {
+        let value = format!("{} microseconds", span.0);
+        return Err(ArgumentError::OutOfRange {
+            name: "retry_after",
+            value,
+            expected: "an interval that is not negative",
+        });
+    }
+    let seconds = span.0 / 1_000_000 + i64::from(span.0 % 1_000_000 > 0);
+    Ok(Some(seconds.min(1_000_000_000) as i32))
+}

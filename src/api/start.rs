@@ -1,0 +1,88 @@
+//! Start: tasks.
+use super::arguments::{beside, elements, priority as priority_of};
+use crate::pg::error::{Outcome, finish, required};
+use crate::pg::jsonb::Jsonb;
+use crate::pg::time;
+use crate::store::start::{self, NewTasks};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::prelude::*;
+
+/// Arguments that both functions take.
+struct Common {
+    template: Option<String>,
+    namespace: Option<String>,
+    version: Option<String>,
+    priority: Option<i32>,
+    run_at: Option<TimestampWithTimeZone>,
+    tags: Option<Vec<Option<String>>>,
+    bypass_steps: Option<Vec<Option<String>>>,
+    requested_by: Option<String>,
+}
+
+fn create(contexts: Vec<Jsonb>, identity_keys: Vec<Option<String>>, common: Common) -> Outcome<Vec<i64>> {
+    let template = required("template", common.template)?;
+    let new = NewTasks {
+        template: &template,
+        namespace: common.namespace.as_deref(),
+        version: common.version.as_deref(),
+        contexts,
+        identity_keys,
+        priority: priority_of(common.priority)?,
+        run_at: common.run_at.map(time::from_sql),
+        tags: common.tags.map(|tags| elements("tags", tags)).transpose()?,
+        bypass_steps: elements("bypass_steps", common.bypass_steps.unwrap_or_default())?,
+        requested_by: common.requested_by,
+    };
+    Ok(start::create(&new)?)
+}
+
+fn create_many(
+    contexts: Option<Vec<Option<Jsonb>>>,
+    identity_keys: Option<Vec<Option<String>>>,
+    common: Common,
+) -> Outcome<Vec<i64>> {
+    let contexts = elements("contexts", required("contexts", contexts)?)?;
+    let identity_keys = beside(("contexts", contexts.len()), "identity_keys", identity_keys)?;
+    create(contexts, identity_keys, common)
+}
+
+fn create_one(context: Option<Jsonb>, identity_key: Option<String>, common: Common) -> Outcome<i64> {
+    let ids = create(vec![required("context", context)?], vec![identity_key], common)?;
+    Ok(ids.first().copied().unwrap_or_default())
+}
+
+#[pg_extern]
+#[allow(clippy::too_many_arguments)]
+fn create_task(
+    template: Option<String>,
+    context: default!(Option<Jsonb>, "'{}'"),
+    namespace: default!(Option<String>, "NULL"),
+    version: default!(Option<String>, "NULL"),
+    identity_key: default!(Option<String>, "NULL"),
+    priority: default!(Option<i32>, "0"),
+    run_at: default!(Option<TimestampWithTimeZone>, "NULL"),
+    tags: default!(Option<Vec<Option<String>>>, "NULL"),
+    bypass_steps: default!(Option<Vec<Option<String>>>, "NULL"),
+    requested_by: default!(Option<String>, "NULL"),
+) -> i64 {
+    let common = Common { template, namespace, version, priority, run_at, tags, bypass_steps, requested_by };
+    finish(create_one(context, identity_key, common))
+}
+
+#[pg_extern]
+#[allow(clippy::too_many_arguments)]
+fn create_tasks(
+    template: Option<String>,
+    contexts: Option<Vec<Option<Jsonb>>>,
+    namespace: default!(Option<String>, "NULL"),
+    version: default!(Option<String>, "NULL"),
+    identity_keys: default!(Option<Vec<Option<String>>>, "NULL"),
+    priority: default!(Option<i32>, "0"),
+    run_at: default!(Option<TimestampWithTimeZone>, "NULL"),
+    tags: default!(Option<Vec<Option<String>>>, "NULL"),
+    bypass_steps: default!(Option<Vec<Option<String>>>, "NULL"),
+    requested_by: default!(Option<String>, "NULL"),
+) -> SetOfIterator<'static, i64> {
+    let common = Common { template, namespace, version, priority, run_at, tags, bypass_steps, requested_by };
+    SetOfIterator::new(finish(create_many(contexts, identity_keys, common)))
+}

@@ -1,0 +1,61 @@
+//! Why a change of state is refused.
+//!
+//! In: the reasons with their message, detail and hint. Out: the rules that refuse (`transition`, `outcome`) and the
+//! SQLSTATE, which is the same for all: the object is not in the state that the change needs.
+
+use thiserror::Error;
+
+use super::state::{StepState, TaskState};
+use super::time::{Timestamp, rfc3339};
+
+/// A change of state that the rules forbid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Refusal {
+    #[error("step cannot go from {from} to {to}")]
+    IllegalStep { from: StepState, to: StepState },
+    #[error("step cannot go from {from} to in_progress: its parents are not satisfied")]
+    ParentsUnsatisfied { from: StepState, remaining: i32 },
+    #[error("step cannot go from {from} to in_progress: it is not due")]
+    NotDue { from: StepState, visible_at: Option<Timestamp> },
+    #[error("step cannot go from {from} to in_progress: it has no attempt left")]
+    AttemptsExhausted { from: StepState, attempts: i32, retry_limit: i32 },
+    #[error("task cannot go from {from} to {to}")]
+    IllegalTask { from: TaskState, to: TaskState },
+    #[error("task cannot go from {from} to {to}: it has unfinished steps")]
+    StepsUnfinished { from: TaskState, to: TaskState, completed: i32, total: i32 },
+    #[error("task cannot go from {from} to {to}: its steps do not allow it")]
+    StepsLive { from: TaskState, to: TaskState, live: i32 },
+}
+
+impl Refusal {
+    /// The values behind the message.
+    pub fn detail(&self) -> Option<String> {
+        Some(match self {
+            Self::IllegalStep { from, .. } if from.is_terminal() => format!("The state {from} is final."),
+            Self::IllegalTask { from, .. } if from.is_terminal() => format!("The state {from} is final."),
+            Self::IllegalStep { .. } | Self::IllegalTask { .. } => return None,
+            Self::ParentsUnsatisfied { remaining, .. } => format!("Unsatisfied parents: {remaining}."),
+            Self::NotDue { visible_at: Some(at), .. } => format!("It is due at {}.", rfc3339(*at)),
+            Self::NotDue { visible_at: None, .. } => "It has no time from which it may be claimed.".to_owned(),
+            Self::AttemptsExhausted { attempts, retry_limit, .. } => {
+                format!("Attempts: {attempts} of {retry_limit}.")
+            }
+            Self::StepsUnfinished { completed, total, .. } => format!("Finished steps: {completed} of {total}."),
+            Self::StepsLive { live, .. } => format!("Steps that can still run: {live}."),
+        })
+    }
+
+    /// What the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::ParentsUnsatisfied { .. } => "Complete or resolve its parents first.",
+            Self::NotDue { .. } => "Wait, or end the backoff with release_backoff.",
+            Self::AttemptsExhausted { .. } => "Reset or resolve the step.",
+            Self::StepsUnfinished { .. } => "Complete, resolve or skip its other steps; the task then follows.",
+            Self::StepsLive { to: TaskState::Error, .. } => "A task fails by itself once its steps cannot go on.",
+            Self::StepsLive { .. } => "Reset a failed step; the task then follows.",
+            Self::IllegalStep { .. } | Self::IllegalTask { .. } => return None,
+        };
+        Some(hint.to_owned())
+    }
+}

@@ -1,0 +1,42 @@
+//! pg_stepwise: a workflow engine inside PostgreSQL. This file is the table of contents; `docs/architecture.md` tells
+//! how the parts fit together.
+//!
+//! client → `api` (SQL functions) and `triggers` (the state machine) → `engine` (the rules, pure) and `store` (the SQL)
+//! → the tables of schema `stepwise` → `events` (NOTIFY). `pg` is the glue. Arrows never point back up.
+#![deny(unsafe_code)]
+
+use pgrx::prelude::*;
+
+mod api;
+#[allow(dead_code)] // what only the tests of the engine use
+mod engine;
+mod events;
+mod pg;
+mod store;
+mod triggers;
+
+pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/schema/000_bootstrap.sql", name = "bootstrap", bootstrap);
+extension_sql_file!("../sql/schema/010_tables.sql", name = "tables", requires = ["bootstrap"]);
+extension_sql_file!("../sql/schema/020_constraints_indexes.sql", name = "constraints_indexes", requires = ["tables"]);
+extension_sql_file!(
+    "../sql/schema/030_triggers.sql",
+    name = "triggers",
+    requires = [
+        "constraints_indexes",
+        triggers::steps_before::steps_before_update,
+        triggers::steps_after::steps_after_update,
+        triggers::tasks_before::tasks_before_update,
+        triggers::tasks_after::tasks_after_update
+    ]
+);
+extension_sql_file!("../sql/schema/040_views.sql", name = "views", requires = ["tables"]);
+extension_sql_file!("../sql/schema/050_access.sql", name = "access", requires = ["views"]);
+extension_sql_file!("../sql/schema/900_finalize.sql", name = "finalize", finalize);
+
+#[allow(non_snake_case)]
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    pg::guc::register();
+}

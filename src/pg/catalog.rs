@@ -1,0 +1,52 @@
+//! Who owns the extension's tables, who calls, and which incarnation of the extension is installed.
+use pgrx::pg_sys::{self, Oid};
+use std::ffi::CStr;
+
+/// The oid of `stepwise.template_steps`: another one after DROP and CREATE EXTENSION, so what a backend remembers
+/// about templates is valid only together with it.
+pub fn incarnation() -> Oid {
+    // SAFETY: two look-ups in the system caches.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"stepwise".as_ptr(), true);
+        pg_sys::get_relname_relid(c"template_steps".as_ptr(), schema)
+    }
+}
+
+/// The role that acts: SET ROLE or the session's user, not the owner that a SECURITY DEFINER function runs as.
+pub fn actor() -> String {
+    // SAFETY: the name is a C string in the current memory context; NULL where the role is gone.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(pg_sys::GetOuterUserId(), true);
+        if name.is_null() { String::from("unknown") } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+    }
+}
+
+/// Runs `body` with the rights of the owner of `table` and a safe search_path, as Postgres' own foreign-key triggers
+/// do. For what the row triggers must read on behalf of a role that may only update; no user code runs inside.
+pub fn as_owner_of<R>(table: Oid, body: impl FnOnce() -> R) -> R {
+    // SAFETY: the relation is opened and closed around the read of its owner; user id and settings are put back below,
+    // and by Postgres itself where an error passes.
+    unsafe {
+        let relation = pg_sys::relation_open(table, pg_sys::AccessShareLock as i32);
+        let owner = (*(*relation).rd_rel).relowner;
+        pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+        let (mut user, mut context) = (Oid::INVALID, 0);
+        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
+        let level = pg_sys::NewGUCNestLevel();
+        pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        pg_sys::set_config_option(
+            c"search_path".as_ptr(),
+            c"pg_catalog, pg_temp".as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+        let result = body();
+        pg_sys::AtEOXact_GUC(false, level);
+        pg_sys::SetUserIdAndSecContext(user, context);
+        result
+    }
+}

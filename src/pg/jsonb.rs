@@ -1,0 +1,98 @@
+//! A jsonb value as an opaque datum: payloads are moved, never parsed.
+use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
+use pgrx::datum::{Datum, UnboxDatum};
+use pgrx::pg_sys;
+use pgrx::{FromDatum, IntoDatum};
+use std::ffi::CStr;
+
+/// Borrowed from whatever memory context holds it; [`Jsonb::to_bytes`] makes it our own.
+#[derive(Clone, Copy, Debug)]
+pub struct Jsonb(pub(super) pg_sys::Datum);
+
+impl Jsonb {
+    /// The value as text, exactly as Postgres prints it.
+    pub fn to_text(self) -> String {
+        // SAFETY: the datum is a jsonb; jsonb_out checks the stack depth itself and returns a C string.
+        unsafe {
+            let text = pgrx::fcinfo::direct_function_call_as_datum(pg_sys::jsonb_out, &[Some(self.0)]);
+            match text {
+                Some(text) => CStr::from_ptr(text.cast_mut_ptr()).to_string_lossy().into_owned(),
+                None => String::from("null"),
+            }
+        }
+    }
+
+    /// The stored form, to keep a value beyond its memory context.
+    pub fn to_bytes(self) -> Box<[u8]> {
+        // SAFETY: the datum is a varlena; detoasting gives a plain one whose header tells its size.
+        unsafe {
+            let plain = pg_sys::pg_detoast_datum(self.0.cast_mut_ptr());
+            let size = pgrx::varsize_any(plain);
+            std::slice::from_raw_parts(plain.cast::<u8>(), size).into()
+        }
+    }
+
+    /// `{}`, in the current memory context.
+    pub fn empty_object() -> Jsonb {
+        // SAFETY: jsonb_in reads a C string; this one is valid JSON.
+        let value = unsafe {
+            let text = pg_sys::Datum::from(c"{}".as_ptr());
+            pgrx::fcinfo::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(text)])
+        };
+        Jsonb(value.unwrap_or(pg_sys::Datum::null()))
+    }
+
+    /// A copy of what [`Jsonb::to_bytes`] kept, in the current memory context.
+    pub fn from_bytes(bytes: &[u8]) -> Jsonb {
+        // SAFETY: the bytes are a whole plain varlena, copied into palloc'd (max-aligned) memory.
+        unsafe {
+            let copy = pg_sys::palloc(bytes.len());
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy.cast::<u8>(), bytes.len());
+            Jsonb(pg_sys::Datum::from(copy))
+        }
+    }
+}
+
+impl FromDatum for Jsonb {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _oid: pg_sys::Oid) -> Option<Self> {
+        (!is_null).then_some(Jsonb(datum))
+    }
+}
+
+impl IntoDatum for Jsonb {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        Some(self.0)
+    }
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::JSONBOID
+    }
+}
+
+// SAFETY: a jsonb datum is a pointer, unboxed as itself.
+unsafe impl UnboxDatum for Jsonb {
+    type As<'src> = Jsonb;
+    unsafe fn unbox<'src>(datum: Datum<'src>) -> Self::As<'src>
+    where
+        Self: 'src,
+    {
+        Jsonb(datum.sans_lifetime())
+    }
+}
+
+// SAFETY: the argument's datum is a jsonb by the function's declaration.
+unsafe impl<'fcx> ArgAbi<'fcx> for Jsonb {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: as above.
+        unsafe { arg.unbox_arg_using_from_datum::<Self>() }.unwrap_or(Jsonb(pg_sys::Datum::null()))
+    }
+}
+
+// SAFETY: returns the datum as it is.
+unsafe impl BoxRet for Jsonb {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        // SAFETY: the datum is a jsonb.
+        unsafe { fcinfo.return_raw_datum(self.0) }
+    }
+}
+
+pgrx::impl_sql_translatable!(Jsonb, "jsonb");

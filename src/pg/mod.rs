@@ -1,0 +1,16 @@
+//! Glue to Postgres, and the only place with `unsafe`: errors with SQLSTATE, settings, time, raw jsonb, kept plans,
+//! trigger rows, NOTIFY. Nothing here knows a rule of the engine or a table of the extension.
+#![allow(unsafe_code)]
+
+pub mod array;
+pub mod catalog;
+pub mod error;
+pub mod guc;
+pub mod jsonb;
+pub mod notify;
+pub mod numeric;
+pub mod random;
+pub mod spi;
+pub mod time;
+pub mod trigger;
+pub mod value;

@@ -1,0 +1,90 @@
+//! What the rows in the database refuse.
+use crate::pg::error::Explain;
+use pgrx::PgSqlErrorCode;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("template does not exist")]
+    TemplateNotFound { namespace: Option<String>, name: String, version: Option<String> },
+    #[error("template name is ambiguous")]
+    TemplateAmbiguous { name: String, namespaces: Vec<String> },
+    #[error("template version is already registered with other content")]
+    TemplateConflict { label: String },
+    #[error("could not serialize the registration of a template with a concurrent one")]
+    RegistrationRace { label: String },
+    #[error("unknown step to bypass")]
+    UnknownBypass { step: String, template: String },
+    #[error("step is not skippable")]
+    NotSkippable { step: String, template: String },
+    #[error("task with this identity key exists but is not visible to this transaction")]
+    IdentityNotVisible { key: String },
+    #[error("receipt is stale")]
+    Stale { task_id: i64, step_id: i32 },
+    #[error("receipt matches no step")]
+    ReceiptNotFound { receipt: String },
+    #[error("column \"{column}\" of step cannot be changed by hand")]
+    ProtectedColumn { column: &'static str, task_id: i64, step_id: i32 },
+    #[error("column \"{column}\" of task cannot be changed by hand")]
+    ProtectedTaskColumn { column: &'static str, task_id: i64 },
+}
+
+impl Explain for StoreError {
+    fn sqlstate(&self) -> PgSqlErrorCode {
+        match self {
+            Self::TemplateNotFound { .. } | Self::ReceiptNotFound { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+            Self::TemplateAmbiguous { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::TemplateConflict { .. } => PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+            Self::RegistrationRace { .. } | Self::IdentityNotVisible { .. } => {
+                PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
+            }
+            Self::UnknownBypass { .. } | Self::NotSkippable { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::Stale { .. } | Self::ProtectedColumn { .. } | Self::ProtectedTaskColumn { .. } => {
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+        }
+    }
+
+    fn detail(&self) -> Option<String> {
+        Some(match self {
+            Self::TemplateNotFound { namespace, name, version } => format!(
+                "There is no template \"{name}\" in namespace {}, version {}.",
+                namespace.as_ref().map_or("(any)".into(), |name| format!("\"{name}\"")),
+                version.as_deref().unwrap_or("(latest)")
+            ),
+            Self::TemplateAmbiguous { name, namespaces } => {
+                format!("Template \"{name}\" exists in these namespaces: {}.", namespaces.join(", "))
+            }
+            Self::TemplateConflict { label } | Self::RegistrationRace { label } => format!("The template is {label}."),
+            Self::UnknownBypass { step, template } | Self::NotSkippable { step, template } => {
+                format!("The step is \"{step}\" of template {template}.")
+            }
+            Self::IdentityNotVisible { key } => format!("The key is \"{key}\"."),
+            Self::Stale { task_id, step_id } => {
+                format!("Step {step_id} of task {task_id} is no longer held with this receipt.")
+            }
+            Self::ReceiptNotFound { receipt } => format!("The receipt is {receipt}."),
+            Self::ProtectedColumn { task_id, step_id, .. } => format!("The row is step {step_id} of task {task_id}."),
+            Self::ProtectedTaskColumn { task_id, .. } => format!("The row is task {task_id}."),
+        })
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::TemplateNotFound { .. } => "Register it with stepwise.register_template(definition).".into(),
+            Self::TemplateAmbiguous { .. } => "Pass the namespace.".into(),
+            Self::TemplateConflict { .. } => {
+                "Templates never change: register the new content under a new version.".into()
+            }
+            Self::RegistrationRace { .. } | Self::IdentityNotVisible { .. } => "Retry the transaction.".into(),
+            Self::UnknownBypass { .. } => "bypass_steps takes names of the template's steps.".into(),
+            Self::NotSkippable { .. } => "Only steps defined with \"skippable\": true can be bypassed.".into(),
+            Self::Stale { .. } => {
+                "Its lease expired and it was claimed again, or an operator decided it; discard this work.".into()
+            }
+            Self::ReceiptNotFound { .. } => "Pass the receipt as claim_steps returned it.".into(),
+            Self::ProtectedColumn { .. } | Self::ProtectedTaskColumn { .. } => {
+                "The engine keeps this column; change the state, or use the functions of the schema stepwise.".into()
+            }
+        })
+    }
+}

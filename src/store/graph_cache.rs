@@ -1,0 +1,150 @@
+//! Templates in the memory of a backend. A registered template never changes, and its id is never used again, so an
+//! entry is right until the extension is dropped and created anew.
+use crate::engine::backoff::Backoff;
+use crate::engine::graph::Graph;
+use crate::engine::rule::StepRule;
+use crate::engine::time::Span;
+use crate::pg::catalog;
+use crate::pg::jsonb::Jsonb;
+use crate::pg::spi::{self, Statement};
+use crate::pg::value::param;
+use pgrx::pg_sys::Oid;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// One step of a cached template.
+pub struct CachedStep {
+    pub name: String,
+    pub handler: String,
+    pub config: Option<Box<[u8]>>,
+    pub queue_id: i64,
+    pub priority: i16,
+    pub rule: StepRule,
+}
+
+/// A template with its graph; steps by `step_id - 1`.
+pub struct CachedTemplate {
+    pub namespace: String,
+    pub name: String,
+    pub version: String,
+    /// `namespace/name@version`
+    pub label: String,
+    pub graph: Graph,
+    pub steps: Vec<CachedStep>,
+}
+
+impl CachedTemplate {
+    pub fn step(&self, step_id: i32) -> Option<&CachedStep> {
+        usize::try_from(step_id).ok().and_then(|id| id.checked_sub(1)).and_then(|index| self.steps.get(index))
+    }
+}
+
+/// Steps held at most; beyond, the cache starts anew.
+const MAX_CACHED_STEPS: usize = 1_000_000;
+
+#[derive(Default)]
+struct Cache {
+    incarnation: Option<Oid>,
+    templates: HashMap<i64, Rc<CachedTemplate>>,
+    queues: HashMap<i64, Rc<str>>,
+    steps: usize,
+}
+
+thread_local! {
+    static CACHE: RefCell<Cache> = RefCell::new(Cache::default());
+}
+
+static TEMPLATE: Statement = Statement::read(
+    "SELECT n.name, t.name, t.version FROM stepwise.templates t \
+     JOIN stepwise.namespaces n ON n.namespace_id = t.namespace_id \
+     WHERE t.template_id = $1",
+);
+
+static STEPS: Statement = Statement::read(include_str!("../../sql/query/load_template_steps.sql"));
+
+static QUEUE: Statement = Statement::read("SELECT name FROM stepwise.queues WHERE queue_id = $1");
+
+/// The template, from memory or, on its first use, from its tables, which are read as their owner: a role that may
+/// update steps need not be able to read templates. `None`: no such template.
+pub fn template(template_id: i64) -> Option<Rc<CachedTemplate>> {
+    let table = current_incarnation();
+    if let Some(found) = CACHE.with_borrow(|cache| cache.templates.get(&template_id).cloned()) {
+        return Some(found);
+    }
+    let loaded = Rc::new(catalog::as_owner_of(table, || load(template_id))?);
+    CACHE.with_borrow_mut(|cache| {
+        if cache.steps + loaded.steps.len() > MAX_CACHED_STEPS {
+            cache.templates.clear();
+            cache.steps = 0;
+        }
+        cache.steps += loaded.steps.len();
+        cache.templates.insert(template_id, Rc::clone(&loaded));
+    });
+    Some(loaded)
+}
+
+/// A template that rows refer to: it must be there.
+pub fn template_of_row(template_id: i64) -> Rc<CachedTemplate> {
+    match template(template_id) {
+        Some(template) => template,
+        None => spi::internal_error("template is missing", template_id as i32, "stepwise.templates"),
+    }
+}
+
+/// A queue's name. Queues are never renamed.
+pub fn queue_name(queue_id: i64) -> Rc<str> {
+    let table = current_incarnation();
+    if let Some(found) = CACHE.with_borrow(|cache| cache.queues.get(&queue_id).cloned()) {
+        return found;
+    }
+    let name = catalog::as_owner_of(table, || {
+        spi::session(|spi| QUEUE.run(spi, &[param(queue_id)]).first().map(|row| row.want::<String>(1)))
+    });
+    let name: Rc<str> = name.unwrap_or_default().into();
+    CACHE.with_borrow_mut(|cache| cache.queues.insert(queue_id, Rc::clone(&name)));
+    name
+}
+
+/// Empties the cache where the extension has been created anew; the oid of its table.
+fn current_incarnation() -> Oid {
+    let table = catalog::incarnation();
+    CACHE.with_borrow_mut(|cache| {
+        if cache.incarnation != Some(table) {
+            *cache = Cache { incarnation: Some(table), ..Cache::default() };
+        }
+    });
+    table
+}
+
+fn load(template_id: i64) -> Option<CachedTemplate> {
+    spi::session(|spi| {
+        let (namespace, name, version) = {
+            let rows = TEMPLATE.run(spi, &[param(template_id)]);
+            let row = rows.first()?;
+            (row.want::<String>(1), row.want::<String>(2), row.want::<String>(3))
+        };
+        let rows = STEPS.run(spi, &[param(template_id)]);
+        let mut steps = Vec::with_capacity(rows.count);
+        let mut parents = Vec::with_capacity(rows.count);
+        for row in rows.iter() {
+            parents.push(row.want::<Vec<i32>>(1));
+            steps.push(CachedStep {
+                name: row.want(2),
+                handler: row.want(3),
+                config: row.get::<Jsonb>(4).map(Jsonb::to_bytes),
+                queue_id: row.want(5),
+                priority: row.want(6),
+                rule: StepRule {
+                    retry_limit: row.want(7),
+                    retryable: row.want(8),
+                    skippable: row.want(9),
+                    timeout: Span(row.want(10)),
+                    backoff: Backoff { base: Span(row.want(11)), cap: Span(row.want(12)), jitter: row.want(13) },
+                },
+            });
+        }
+        let label = format!("{namespace}/{name}@{version}");
+        Some(CachedTemplate { namespace, name, version, label, graph: Graph::from_parents(parents), steps })
+    })
+}

@@ -1,0 +1,15 @@
+//! The only place with runtime SQL: fully qualified, bound parameters of exact types, planned once per backend, and
+//! set-based, so that the number of statements of a call does not grow with its batch. Decides nothing that the engine
+//! can decide.
+
+pub mod claim;
+pub mod columns;
+pub mod error;
+pub mod graph_cache;
+pub mod history;
+pub mod propagate;
+pub mod readers;
+pub mod report;
+pub mod scope;
+pub mod start;
+pub mod templates;

@@ -1,0 +1,237 @@
+//! What follows from changed steps, for all of them at once: history, children, descendants that can no longer run,
+//! the counters of their tasks. Locks are taken in one order: the changed steps, their children, the tasks, each
+//! sorted by key.
+use super::graph_cache;
+use super::history;
+use super::scope::{self, StepChange};
+use crate::engine::cascade::{self, Settled};
+use crate::engine::state::StepState;
+use crate::engine::time::Timestamp;
+use crate::events;
+use crate::pg::array::array;
+use crate::pg::spi::{self, Session, Statement};
+use crate::pg::time;
+use crate::pg::value::param;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+type Key = (i64, i32);
+
+static SETTLE_CHILDREN: Statement = Statement::write(include_str!("../../sql/query/settle_children.sql"));
+static COUNT_ON_TASKS: Statement = Statement::write(include_str!("../../sql/query/count_on_tasks.sql"));
+static STATES: Statement =
+    Statement::write("SELECT step_id, state FROM stepwise.steps WHERE task_id = $1 ORDER BY step_id");
+static LOCK_STEPS: Statement = Statement::write(
+    "SELECT 1 FROM unnest($1, $2) AS i (task_id, step_id) \
+     CROSS JOIN LATERAL (SELECT 1 FROM stepwise.steps s \
+         WHERE s.task_id = i.task_id AND s.step_id = i.step_id FOR UPDATE) AS locked",
+);
+static FALL: Statement = Statement::write(
+    "UPDATE stepwise.steps AS s SET state = i.state FROM unnest($1, $2, $3) AS i (task_id, step_id, state) \
+     WHERE s.task_id = i.task_id AND s.step_id = i.step_id AND s.state IN ('pending', 'error')",
+);
+
+static CANCEL_OPEN: Statement = Statement::write(
+    "UPDATE stepwise.steps s SET state = 'cancelled' \
+     WHERE s.task_id = ANY ($1) AND s.state IN ('pending', 'in_progress', 'error')",
+);
+
+/// What a task's counters change by.
+#[derive(Default)]
+struct Delta {
+    live: i32,
+    completed: i32,
+    failed: i32,
+    cancelled: i32,
+    started: bool,
+}
+
+impl Delta {
+    fn add(&mut self, change: &StepChange) {
+        let counted = |state: StepState| (state.settles() as i32, (state == StepState::Cancelled) as i32);
+        let (completed_before, cancelled_before) = counted(change.from);
+        let (completed, cancelled) = counted(change.to);
+        self.live += change.is_live as i32 - change.was_live as i32;
+        self.completed += completed - completed_before;
+        self.cancelled += cancelled - cancelled_before;
+        self.failed += change.is_failed as i32 - change.was_failed as i32;
+        self.started |= change.from == StepState::Pending && change.to == StepState::InProgress;
+    }
+
+    fn matters(&self) -> bool {
+        self.live != 0 || self.completed != 0 || self.failed != 0 || self.cancelled != 0 || self.started
+    }
+}
+
+/// Entry of the statement trigger on `steps`.
+pub fn propagate(changes: Vec<StepChange>) {
+    let Some(mut wave) = scope::hand_over(changes) else { return };
+    if wave.is_empty() {
+        return;
+    }
+    let now = time::now();
+    let reason = scope::reason();
+    let mut causes: HashMap<Key, String> = HashMap::new();
+    let mut tasks: BTreeMap<i64, Delta> = BTreeMap::new();
+    let mut ready: BTreeSet<i64> = BTreeSet::new();
+    spi::session(|spi| {
+        while !wave.is_empty() {
+            for change in &wave {
+                tasks.entry(change.task_id).or_default().add(change);
+                if change.claimable_now && change.to != StepState::InProgress {
+                    ready.insert(change.queue_id);
+                }
+            }
+            history::record_steps(spi, &wave, now, |change| {
+                metadata(reason, causes.get(&(change.task_id, change.step_id)))
+            });
+            let mut next = fall(spi, &wave, &mut causes);
+            next.extend(settle_children(spi, &wave, now));
+            wave = next;
+        }
+        count_on_tasks(spi, tasks);
+    });
+    events::announce_ready(ready.into_iter());
+}
+
+fn metadata(reason: Option<&'static str>, cause: Option<&String>) -> Option<String> {
+    match (reason, cause) {
+        (_, Some(cause)) => Some(serde_json::json!({ "cause": cause }).to_string()),
+        (Some(reason), None) => Some(serde_json::json!({ "reason": reason }).to_string()),
+        (None, None) => None,
+    }
+}
+
+/// Counts settled parents off their children; returns the children that became visible.
+fn settle_children(spi: &Session, wave: &[StepChange], now: Timestamp) -> Vec<StepChange> {
+    let mut children: BTreeMap<Key, (i32, i64)> = BTreeMap::new();
+    let mut skipped_parent: BTreeSet<Key> = BTreeSet::new();
+    for change in wave.iter().filter(|change| change.to.settles() && change.from != change.to) {
+        let template = graph_cache::template_of_row(change.template_id);
+        for &child in template.graph.children(change.step_id) {
+            children.entry((change.task_id, child)).or_insert((0, change.template_id)).0 += 1;
+            if change.to == StepState::Skipped {
+                skipped_parent.insert((change.task_id, child));
+            }
+        }
+    }
+    if children.is_empty() {
+        return Vec::new();
+    }
+    let count = children.len();
+    let (mut task_ids, mut step_ids, mut settled) =
+        (Vec::with_capacity(count), Vec::with_capacity(count), Vec::with_capacity(count));
+    let (mut visible_at, mut retry_limits) = (Vec::with_capacity(count), Vec::with_capacity(count));
+    let mut cached = None;
+    for (&(task_id, step_id), &(parents, template_id)) in &children {
+        if cached.as_ref().is_none_or(|(id, _)| *id != template_id) {
+            cached = Some((template_id, graph_cache::template_of_row(template_id)));
+        }
+        let rule = cached.as_ref().and_then(|(_, template)| template.step(step_id)).map(|step| &step.rule);
+        let retry_limit = rule.map_or(0, |rule| rule.retry_limit);
+        task_ids.push(task_id);
+        step_ids.push(step_id);
+        settled.push(parents);
+        visible_at.push(if retry_limit == 0 { Timestamp::INFINITY } else { now });
+        retry_limits.push(if rule.is_some_and(|rule| rule.retryable) { retry_limit } else { 0 });
+    }
+    let mut changed = scope::propagating(None, || {
+        SETTLE_CHILDREN
+            .run(spi, &[array(&task_ids), array(&step_ids), array(&settled), array(&visible_at), array(&retry_limits)]);
+    });
+    if !skipped_parent.is_empty() {
+        changed.extend(skip_ready(spi, &changed, &skipped_parent));
+    }
+    changed
+}
+
+/// A step whose last parents to settle were skipped may have no satisfied parent at all: then it is skipped too. Asked
+/// after its row is locked, so that parents skipped by concurrent transactions are seen.
+fn skip_ready(spi: &Session, changed: &[StepChange], skipped_parent: &BTreeSet<Key>) -> Vec<StepChange> {
+    let mut falls: BTreeMap<Key, StepState> = BTreeMap::new();
+    for change in changed.iter().filter(|change| change.is_live && !change.was_live) {
+        if !skipped_parent.contains(&(change.task_id, change.step_id)) {
+            continue;
+        }
+        let states = states_of(spi, change.task_id);
+        let template = graph_cache::template_of_row(change.template_id);
+        let parents = template.graph.parents(change.step_id);
+        if parents.iter().all(|parent| states.get(parent) == Some(&StepState::Skipped)) {
+            falls.insert((change.task_id, change.step_id), StepState::Skipped);
+        }
+    }
+    apply_falls(spi, &falls)
+}
+
+/// Descendants of cancelled and skipped steps that can no longer run; returns the rows that changed.
+fn fall(spi: &Session, wave: &[StepChange], causes: &mut HashMap<Key, String>) -> Vec<StepChange> {
+    let mut settled: BTreeMap<(i64, i64), Vec<Settled>> = BTreeMap::new();
+    for change in wave.iter().filter(|change| change.from != change.to) {
+        if matches!(change.to, StepState::Cancelled | StepState::Skipped) {
+            let entry = settled.entry((change.task_id, change.template_id)).or_default();
+            entry.push(Settled { step_id: change.step_id, state: change.to });
+        }
+    }
+    let mut falls: BTreeMap<Key, StepState> = BTreeMap::new();
+    for ((task_id, template_id), settled) in settled {
+        let template = graph_cache::template_of_row(template_id);
+        if settled.iter().all(|step| template.graph.children(step.step_id).is_empty()) {
+            continue;
+        }
+        let states = states_of(spi, task_id);
+        for fall in cascade::falls(&template.graph, &|step_id| states.get(&step_id).copied(), &settled) {
+            falls.insert((task_id, fall.step_id), fall.to);
+            if let Some(step) = template.step(fall.cause) {
+                causes.insert((task_id, fall.step_id), step.name.clone());
+            }
+        }
+    }
+    apply_falls(spi, &falls)
+}
+
+fn apply_falls(spi: &Session, falls: &BTreeMap<Key, StepState>) -> Vec<StepChange> {
+    if falls.is_empty() {
+        return Vec::new();
+    }
+    let (task_ids, step_ids): (Vec<i64>, Vec<i32>) = falls.keys().copied().unzip();
+    let states: Vec<&str> = falls.values().map(|state| state.as_str()).collect();
+    scope::propagating(None, || {
+        LOCK_STEPS.run(spi, &[array(&task_ids), array(&step_ids)]);
+        FALL.run(spi, &[array(&task_ids), array(&step_ids), array(&states)]);
+    })
+}
+
+fn states_of(spi: &Session, task_id: i64) -> HashMap<i32, StepState> {
+    let rows = STATES.run(spi, &[param(task_id)]);
+    rows.iter().filter_map(|row| Some((row.want(1), StepState::parse(&row.want::<String>(2))?))).collect()
+}
+
+fn count_on_tasks(spi: &Session, tasks: BTreeMap<i64, Delta>) {
+    let tasks: Vec<(i64, Delta)> = tasks.into_iter().filter(|(_, delta)| delta.matters()).collect();
+    if tasks.is_empty() {
+        return;
+    }
+    let column = |value: fn(&Delta) -> i32| array(&tasks.iter().map(|(_, delta)| value(delta)).collect::<Vec<i32>>());
+    let task_ids: Vec<i64> = tasks.iter().map(|(task_id, _)| *task_id).collect();
+    let started: Vec<bool> = tasks.iter().map(|(_, delta)| delta.started).collect();
+    scope::writing(None, || {
+        COUNT_ON_TASKS.run(
+            spi,
+            &[
+                array(&task_ids),
+                column(|delta| delta.live),
+                column(|delta| delta.completed),
+                column(|delta| delta.failed),
+                column(|delta| delta.cancelled),
+                array(&started),
+            ],
+        );
+    });
+}
+
+/// Cancels every step of these tasks that is not at its end. Their rows are changed by one statement, whose own
+/// trigger propagates.
+pub fn cancel_open_steps(task_ids: &[i64]) {
+    spi::session(|spi| {
+        scope::writing(Some("task_ended"), || CANCEL_OPEN.run(spi, &[array(task_ids)]));
+    });
+}

@@ -1,0 +1,241 @@
+//! New tasks with their steps. Every statement takes all tasks of a call at once.
+use super::error::StoreError;
+use super::graph_cache::{self, CachedTemplate};
+use super::history::{self, TaskChange};
+use super::scope::StepChange;
+use super::{scope, templates};
+use crate::engine::start::{InitialStep, Visible, initial_steps};
+use crate::engine::state::{StepState, TaskState};
+use crate::engine::time::Timestamp;
+use crate::events;
+use crate::pg::array::{array, array_of_optional};
+use crate::pg::catalog;
+use crate::pg::jsonb::Jsonb;
+use crate::pg::spi::{self, Session, Statement};
+use crate::pg::time;
+use crate::pg::value::{no_array, param};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// What create_task and create_tasks were asked for.
+pub struct NewTasks<'a> {
+    pub template: &'a str,
+    pub namespace: Option<&'a str>,
+    pub version: Option<&'a str>,
+    pub contexts: Vec<Jsonb>,
+    /// As many as contexts, or none.
+    pub identity_keys: Vec<Option<String>>,
+    /// Added to the priority of each step.
+    pub priority: i16,
+    /// `None`: now.
+    pub run_at: Option<Timestamp>,
+    pub tags: Option<Vec<String>>,
+    pub bypass_steps: Vec<String>,
+    /// `None`: the calling role.
+    pub requested_by: Option<String>,
+}
+
+static INSERT_TASKS: Statement = Statement::write(include_str!("../../sql/query/insert_tasks.sql"));
+static INSERT_STEPS: Statement = Statement::write(
+    "INSERT INTO stepwise.steps (task_id, template_id, queue_id, visible_at, finished_at, step_id, remaining_parents, \
+         priority, state) \
+     SELECT t, $2, i.queue_id, i.visible_at, i.finished_at, i.step_id, i.remaining_parents, i.priority, i.state \
+     FROM unnest($1) AS t CROSS JOIN unnest($3, $4, $5, $6, $7, $8, $9) \
+         AS i (queue_id, visible_at, finished_at, step_id, remaining_parents, priority, state)",
+);
+static FIND_BY_KEYS: Statement = Statement::write(
+    "SELECT identity_key, task_id FROM stepwise.tasks WHERE template_id = $1 AND identity_key = ANY ($2)",
+);
+
+/// Creates tasks; their ids in the order of the contexts. Where an identity key is taken, the id of its task.
+pub fn create(new: &NewTasks) -> Result<Vec<i64>, StoreError> {
+    spi::session(|spi| {
+        let found = templates::find(spi, new.template, new.namespace, new.version)?;
+        let template = graph_cache::template_of_row(found.template_id);
+        let steps = plan(&template, &new.bypass_steps)?;
+        let now = time::now();
+        let (created, mut ids, taken) = insert_tasks(spi, new, &found, &template, &steps, now);
+        insert_steps(spi, new, found.template_id, &template, &steps, &created, now);
+        record(spi, found.template_id, &template, &steps, &created, now);
+        let start = new.run_at.unwrap_or(now);
+        if start <= now && !created.is_empty() {
+            let roots = steps.iter().filter(|step| step.visible == Visible::AtStart);
+            let queues: BTreeSet<i64> =
+                roots.filter_map(|root| template.step(root.step_id)).map(|step| step.queue_id).collect();
+            events::announce_ready(queues.into_iter());
+        }
+        resolve_taken(spi, found.template_id, &mut ids, &taken)?;
+        Ok(ids.into_iter().flatten().collect())
+    })
+}
+
+/// The first states of the steps, with those to bypass checked.
+fn plan(template: &CachedTemplate, bypass: &[String]) -> Result<Vec<InitialStep>, StoreError> {
+    let mut bypassed = HashSet::new();
+    for name in bypass {
+        let index = template.steps.iter().position(|step| step.name == *name);
+        let index =
+            index.ok_or_else(|| StoreError::UnknownBypass { step: name.clone(), template: template.label.clone() })?;
+        if !template.steps[index].rule.skippable {
+            return Err(StoreError::NotSkippable { step: name.clone(), template: template.label.clone() });
+        }
+        bypassed.insert(index as i32 + 1);
+    }
+    let retry_limits: Vec<i32> = template.steps.iter().map(|step| step.rule.retry_limit).collect();
+    Ok(initial_steps(&template.graph, &retry_limits, &bypassed))
+}
+
+/// Ids of the created tasks; ids by place, where created; keys that were taken, by place.
+type Inserted = (Vec<i64>, Vec<Option<i64>>, Vec<(usize, String)>);
+
+fn insert_tasks(
+    spi: &Session,
+    new: &NewTasks,
+    found: &templates::FoundTemplate,
+    template: &CachedTemplate,
+    steps: &[InitialStep],
+    now: Timestamp,
+) -> Inserted {
+    let live = steps.iter().filter(|step| step.visible != Visible::No).count() as i32;
+    let bypassed = steps.iter().filter(|step| step.state == StepState::ResolvedManually).count() as i32;
+    let state = if live == 0 { TaskState::Complete } else { TaskState::Pending };
+    let requested_by = new.requested_by.clone().unwrap_or_else(catalog::actor);
+    let keys = if new.identity_keys.iter().all(Option::is_none) {
+        no_array::<String>()
+    } else {
+        array_of_optional(&new.identity_keys)
+    };
+    let rows = INSERT_TASKS.run(
+        spi,
+        &[
+            array(&new.contexts),
+            keys,
+            param(found.template_id),
+            param(now),
+            param(live),
+            param(steps.len() as i32),
+            param(bypassed),
+            param(state.as_str()),
+            param(new.priority),
+            param(requested_by),
+            match &new.tags {
+                Some(tags) => array(tags),
+                None => no_array::<String>(),
+            },
+            param(found.identity_from_context),
+            param(format!("{}\n", template.label)),
+        ],
+    );
+    let (mut created, mut ids, mut taken) = (Vec::new(), Vec::new(), Vec::new());
+    for (place, row) in rows.iter().enumerate() {
+        let id: Option<i64> = row.get(2);
+        match id {
+            Some(id) => created.push(id),
+            None => taken.push((place, row.want(3))),
+        }
+        ids.push(id);
+    }
+    (created, ids, taken)
+}
+
+fn insert_steps(
+    spi: &Session,
+    new: &NewTasks,
+    template_id: i64,
+    template: &CachedTemplate,
+    steps: &[InitialStep],
+    created: &[i64],
+    now: Timestamp,
+) {
+    if created.is_empty() {
+        return;
+    }
+    let start = new.run_at.unwrap_or(now);
+    let of = |step: &InitialStep| template.step(step.step_id);
+    let visible = |step: &InitialStep| match step.visible {
+        Visible::No => None,
+        Visible::AtStart => Some(start),
+        Visible::Never => Some(Timestamp::INFINITY),
+    };
+    INSERT_STEPS.run(
+        spi,
+        &[
+            array(created),
+            param(template_id),
+            array(&steps.iter().map(|step| of(step).map_or(0, |step| step.queue_id)).collect::<Vec<i64>>()),
+            array_of_optional(&steps.iter().map(visible).collect::<Vec<_>>()),
+            array_of_optional(&steps.iter().map(|step| step.state.is_terminal().then_some(now)).collect::<Vec<_>>()),
+            array(&steps.iter().map(|step| step.step_id).collect::<Vec<i32>>()),
+            array(&steps.iter().map(|step| step.remaining_parents).collect::<Vec<i32>>()),
+            array(
+                &steps
+                    .iter()
+                    .map(|step| of(step).map_or(0, |step| step.priority).saturating_add(new.priority))
+                    .collect::<Vec<i16>>(),
+            ),
+            array(&steps.iter().map(|step| step.state.as_str()).collect::<Vec<_>>()),
+        ],
+    );
+}
+
+/// The history of the new tasks: their creation, their bypassed steps, their end where nothing is left to run.
+fn record(
+    spi: &Session,
+    template_id: i64,
+    template: &CachedTemplate,
+    steps: &[InitialStep],
+    created: &[i64],
+    now: Timestamp,
+) {
+    let task_changes = |from: Option<TaskState>, to: TaskState| -> Vec<TaskChange> {
+        created.iter().map(|&task_id| TaskChange { task_id, template_id, from, to }).collect()
+    };
+    scope::writing(Some("bypassed"), || {
+        history::record_tasks(spi, &task_changes(None, TaskState::Pending), now);
+        let bypassed: Vec<&InitialStep> =
+            steps.iter().filter(|step| step.state == StepState::ResolvedManually).collect();
+        let changes: Vec<StepChange> = created
+            .iter()
+            .flat_map(|&task_id| bypassed.iter().map(move |step| (task_id, step.step_id)))
+            .map(|(task_id, step_id)| StepChange {
+                task_id,
+                step_id,
+                template_id,
+                queue_id: template.step(step_id).map_or(0, |step| step.queue_id),
+                from: StepState::Pending,
+                to: StepState::ResolvedManually,
+                attempt: 0,
+                was_live: false,
+                is_live: false,
+                was_failed: false,
+                is_failed: false,
+                claimable_now: false,
+                worker: None,
+                error: None,
+            })
+            .collect();
+        history::record_steps(spi, &changes, now, |_| Some(String::from("{\"bypassed\": true}")));
+        if bypassed.len() == steps.len() {
+            history::record_tasks(spi, &task_changes(Some(TaskState::Pending), TaskState::Complete), now);
+        }
+    });
+}
+
+/// Fills in the ids of tasks that had their keys already.
+fn resolve_taken(
+    spi: &Session,
+    template_id: i64,
+    ids: &mut [Option<i64>],
+    taken: &[(usize, String)],
+) -> Result<(), StoreError> {
+    if taken.is_empty() {
+        return Ok(());
+    }
+    let keys: Vec<&str> = taken.iter().map(|(_, key)| key.as_str()).collect();
+    let rows = FIND_BY_KEYS.run(spi, &[param(template_id), array(&keys)]);
+    let by_key: HashMap<String, i64> = rows.iter().map(|row| (row.want(1), row.want(2))).collect();
+    for (place, key) in taken {
+        let id = by_key.get(key).copied();
+        ids[*place] = Some(id.ok_or_else(|| StoreError::IdentityNotVisible { key: key.clone() })?);
+    }
+    Ok(())
+}

@@ -1,0 +1,95 @@
+//! `steps` AFTER UPDATE, for each statement: hands every row whose state or visibility changed to the propagation.
+use crate::engine::state::StepState;
+use crate::engine::time::Timestamp;
+use crate::engine::transition::failed_for_good;
+use crate::pg::error::{Outcome, finish};
+use crate::pg::jsonb::Jsonb;
+use crate::pg::time;
+use crate::pg::trigger::{SlotRow, TriggerRow, each_updated_row};
+use crate::store::columns::steps as column;
+use crate::store::error::StoreError;
+use crate::store::scope::{self, StepChange};
+use crate::store::{graph_cache, propagate};
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+/// What only the engine changes. Visibility belongs to it too, where the state stays: the task's counter follows it.
+fn protect(old: &SlotRow, new: &SlotRow, from: StepState, to: StepState) -> Result<(), StoreError> {
+    let (task_id, step_id) = (old.want::<i64>(column::TASK_ID), old.want::<i32>(column::STEP_ID));
+    let changed = |name| Err(StoreError::ProtectedColumn { column: name, task_id, step_id });
+    if task_id != new.want::<i64>(column::TASK_ID) {
+        return changed("task_id");
+    }
+    if step_id != new.want::<i32>(column::STEP_ID) {
+        return changed("step_id");
+    }
+    if old.want::<i64>(column::TEMPLATE_ID) != new.want::<i64>(column::TEMPLATE_ID) {
+        return changed("template_id");
+    }
+    if old.want::<i32>(column::REMAINING_PARENTS) != new.want::<i32>(column::REMAINING_PARENTS) {
+        return changed("remaining_parents");
+    }
+    let visible = |row: &SlotRow| row.get::<Timestamp>(column::VISIBLE_AT).is_some();
+    if from == to && visible(old) != visible(new) {
+        return changed("visible_at");
+    }
+    Ok(())
+}
+
+/// Whether the row is a step that failed for good.
+fn failed(row: &SlotRow, state: StepState) -> bool {
+    if state != StepState::Error {
+        return false;
+    }
+    let template = graph_cache::template_of_row(row.want(column::TEMPLATE_ID));
+    template
+        .step(row.want(column::STEP_ID))
+        .is_some_and(|step| failed_for_good(state, row.want(column::ATTEMPTS), row.get(column::RETRYABLE), &step.rule))
+}
+
+fn change(old: &SlotRow, new: &SlotRow, from: StepState, to: StepState, now: Timestamp) -> Option<StepChange> {
+    let (was, is) = (old.get::<Timestamp>(column::VISIBLE_AT), new.get::<Timestamp>(column::VISIBLE_AT));
+    if from == to && was.is_some() == is.is_some() {
+        return None;
+    }
+    // A release takes an attempt back: history names the attempt that was released.
+    let attempt = if to == StepState::Pending { old } else { new }.want(column::ATTEMPTS);
+    Some(StepChange {
+        task_id: new.want(column::TASK_ID),
+        step_id: new.want(column::STEP_ID),
+        template_id: new.want(column::TEMPLATE_ID),
+        queue_id: new.want(column::QUEUE_ID),
+        from,
+        to,
+        attempt,
+        was_live: was.is_some(),
+        is_live: is.is_some(),
+        was_failed: failed(old, from),
+        is_failed: failed(new, to),
+        claimable_now: is.is_some_and(|visible_at| visible_at <= now),
+        worker: new.get::<String>(column::WORKER),
+        error: if to == StepState::Error { new.get::<Jsonb>(column::ERROR).map(Jsonb::to_bytes) } else { None },
+    })
+}
+
+fn changes(fcinfo: pg_sys::FunctionCallInfo) -> Outcome<Vec<StepChange>> {
+    let now = time::now();
+    let by_engine = scope::active();
+    let mut changes = Vec::new();
+    let mut refused = None;
+    each_updated_row(fcinfo, |old, new| {
+        let state = |row: &SlotRow| StepState::parse(row.text(column::STATE)).unwrap_or(StepState::Pending);
+        let (from, to) = (state(old), state(new));
+        if !by_engine && refused.is_none() {
+            refused = protect(old, new, from, to).err();
+        }
+        changes.extend(change(old, new, from, to, now));
+    });
+    refused.map_or(Ok(changes), |error| Err(error.into()))
+}
+
+#[pg_extern]
+fn steps_after_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
+    propagate::propagate(finish(changes(fcinfo)));
+    TriggerRow::none()
+}

@@ -1,0 +1,37 @@
+//! `tasks` AFTER UPDATE, for each statement: history of the tasks whose state changed; a task that was ended by hand
+//! ends its open steps too.
+use crate::engine::state::TaskState;
+use crate::pg::time;
+use crate::pg::trigger::{SlotRow, TriggerRow, each_updated_row};
+use crate::store::columns::tasks as column;
+use crate::store::history::{self, TaskChange};
+use crate::store::propagate;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+#[pg_extern]
+fn tasks_after_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
+    let mut changes = Vec::new();
+    let mut ended_open = Vec::new();
+    each_updated_row(fcinfo, |old, new| {
+        let state = |row: &SlotRow| TaskState::parse(row.text(column::STATE)).unwrap_or(TaskState::Pending);
+        let (from, to) = (state(old), state(new));
+        if from == to {
+            return;
+        }
+        let task_id = new.want(column::TASK_ID);
+        changes.push(TaskChange { task_id, template_id: new.want(column::TEMPLATE_ID), from: Some(from), to });
+        let ended = matches!(to, TaskState::Cancelled | TaskState::ResolvedManually);
+        let settled: i32 = new.want::<i32>(column::COMPLETED_STEPS) + new.want::<i32>(column::CANCELLED_STEPS);
+        if ended && settled < new.want(column::TOTAL_STEPS) {
+            ended_open.push(task_id);
+        }
+    });
+    if !changes.is_empty() {
+        history::record_task_changes(&changes, time::now());
+    }
+    if !ended_open.is_empty() {
+        propagate::cancel_open_steps(&ended_open);
+    }
+    TriggerRow::none()
+}
