@@ -30,8 +30,17 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA stepwise FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA stepwise FROM PUBLIC;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA stepwise FROM PUBLIC;
 
--- pg_dump carries the contents of every table and sequence.
-SELECT pg_catalog.pg_extension_config_dump(c.oid, '')
-FROM pg_catalog.pg_class AS c
-WHERE c.relnamespace = 'stepwise'::pg_catalog.regnamespace AND c.relkind IN ('r', 'S')
-ORDER BY c.oid;
+-- pg_dump carries the contents of every table and sequence. One statement each: the function updates one row.
+DO $dump$
+DECLARE
+    relation pg_catalog.regclass;
+BEGIN
+    FOR relation IN
+        SELECT c.oid FROM pg_catalog.pg_class AS c
+        WHERE c.relnamespace = 'stepwise'::pg_catalog.regnamespace AND c.relkind IN ('r', 'S')
+        ORDER BY c.oid
+    LOOP
+        PERFORM pg_catalog.pg_extension_config_dump(relation, '');
+    END LOOP;
+END
+$dump$;

@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn is_a_uuid_of_version_8() {
         let bytes = encode(Receipt { task_id: 1, step_id: 2, token: 3 });
-        assert_eq!(bytes, [0, 0, 0, 0, 0, 0, 0x80, 0, 0xa0, 0, 1, 0, 0, 0, 0, 3]);
+        assert_eq!(bytes, [0, 0, 0, 0, 0, 0, 0x80, 0, 0x88, 0, 1, 0, 0, 0, 0, 3]);
         assert_eq!(decode(bytes), Some(Receipt { task_id: 1, step_id: 2, token: 3 }));
     }
 
