@@ -124,27 +124,21 @@ proptest! {
     }
 
     #[test]
-    fn a_new_task_is_what_skipping_by_hand_would_make_of_it(
+    fn a_new_task_waits_for_nobody_who_was_bypassed(
         graph in graph(25),
         bypassed in prop::collection::hash_set(1_i32..=25, 0..6),
         retry_limits in prop::collection::vec(0..3, 0..25),
     ) {
         let steps = initial_steps(&graph, &retry_limits, &bypassed);
         prop_assert_eq!(steps.len(), graph.len());
-        let roots: Vec<Settled> = bypassed
-            .iter()
-            .filter(|&&id| id as usize <= graph.len())
-            .map(|&step_id| Settled { step_id, state: StepState::Skipped })
-            .collect();
-        let by_hand = falls(&graph, &|_| Some(StepState::Pending), &roots);
-        let skipped = |id: i32| bypassed.contains(&id) || by_hand.iter().any(|fall| fall.step_id == id);
         for step in &steps {
             let id = step.step_id;
-            prop_assert_eq!(step.state, if skipped(id) { StepState::Skipped } else { StepState::Pending });
-            let remaining = graph.parents(id).iter().filter(|&&parent| !skipped(parent)).count() as i32;
+            let bypass = bypassed.contains(&id);
+            prop_assert_eq!(step.state, if bypass { StepState::ResolvedManually } else { StepState::Pending });
+            let remaining = graph.parents(id).iter().filter(|parent| !bypassed.contains(parent)).count() as i32;
             prop_assert_eq!(step.remaining_parents, remaining);
             let limit = retry_limits.get(id as usize - 1).copied().unwrap_or(3);
-            let visible = match (skipped(id), remaining, limit) {
+            let visible = match (bypass, remaining, limit) {
                 (true, _, _) | (_, 1.., _) => Visible::No,
                 (_, _, 0) => Visible::Never,
                 _ => Visible::AtStart,
@@ -198,10 +192,8 @@ fn the_shapes_have_their_levels() {
     for line in SHAPES.lines().skip(1) {
         let fields: Vec<&str> = line.split(',').collect();
         let (names, edges) = shape(fields[1]);
-        let depends_on: Vec<Vec<&str>> = names
-            .iter()
-            .map(|name| edges.iter().filter(|edge| edge.1 == *name).map(|edge| edge.0).collect())
-            .collect();
+        let depends_on: Vec<Vec<&str>> =
+            names.iter().map(|name| edges.iter().filter(|edge| edge.1 == *name).map(|edge| edge.0).collect()).collect();
         let (graph, sequence) = order(&names, &depends_on).unwrap();
         let level = |index: usize| graph.level(sequence.iter().position(|&at| at == index).unwrap() as i32 + 1);
         for (place, wanted) in fields[2].split(' ').enumerate() {

@@ -9,6 +9,15 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = 'schema "stepwise" is not empty',
             HINT = 'Drop or rename the schema "stepwise", then run CREATE EXTENSION pg_stepwise again.';
     END IF;
+    -- Whoever owns the schema could add objects to it later.
+    IF NOT EXISTS (
+        SELECT FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS r ON r.oid = n.nspowner
+        WHERE n.oid OPERATOR(pg_catalog.=) 'stepwise'::pg_catalog.regnamespace
+            AND r.rolname OPERATOR(pg_catalog.=) CURRENT_USER
+    ) THEN
+        RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = 'schema "stepwise" belongs to another role',
+            HINT = 'Drop or rename the schema "stepwise", then run CREATE EXTENSION pg_stepwise again.';
+    END IF;
 END
 $bootstrap$;
 

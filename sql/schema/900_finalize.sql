@@ -13,6 +13,8 @@ ALTER FUNCTION stepwise.fail_steps SECURITY DEFINER SET search_path = pg_catalog
 ALTER FUNCTION stepwise.extend_lease SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.release_step SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.report_and_claim SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+-- A worker may ask when to come back, but not read the steps.
+ALTER FUNCTION stepwise.next_visible_at SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 -- Statement triggers write history, children and counters for a role that may only update a state. The row triggers
 -- need no definer: they run no SQL but the first read of a template, which they do as its owner (src/pg/catalog.rs),
 -- and a definer's switch per row would cost more than their work.
@@ -23,6 +25,7 @@ ALTER FUNCTION stepwise.get_step_readiness_status SET search_path = pg_catalog, 
 ALTER FUNCTION stepwise.get_step_readiness_status_batch SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.get_task_execution_context SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.get_task_execution_contexts_batch SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.template_definition SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.get_viable_steps SET search_path = pg_catalog, pg_temp;
 
 -- Deny by default: functions are executable by PUBLIC unless revoked. Levels are granted by grant_access.
@@ -44,3 +47,170 @@ BEGIN
     END LOOP;
 END
 $dump$;
+
+-- Comments: what psql's \d+ and \df+ show. Units, shapes and errors; docs/reference.md says the same at length.
+COMMENT ON SCHEMA stepwise IS 'pg_stepwise: tasks are graphs of steps; workers claim ready steps and report results over SQL';
+
+COMMENT ON TABLE stepwise.namespaces IS 'A tenant or domain of templates; made when a template first names it';
+COMMENT ON COLUMN stepwise.namespaces.namespace_id IS 'Key';
+COMMENT ON COLUMN stepwise.namespaces.created_at IS 'When a template first named it';
+COMMENT ON COLUMN stepwise.namespaces.name IS '1 to 255 characters, unique';
+
+COMMENT ON TABLE stepwise.queues IS 'A place that workers claim steps from; made when a template first names it';
+COMMENT ON COLUMN stepwise.queues.queue_id IS 'Key';
+COMMENT ON COLUMN stepwise.queues.created_at IS 'When a template first named it';
+COMMENT ON COLUMN stepwise.queues.paused IS 'Nothing is handed out from a paused queue; steps already claimed go on';
+COMMENT ON COLUMN stepwise.queues.name IS '1 to 255 characters, unique; never changed, backends remember it';
+
+COMMENT ON TABLE stepwise.templates IS 'One version of a workflow; never changes after its registration';
+COMMENT ON COLUMN stepwise.templates.template_id IS 'Key';
+COMMENT ON COLUMN stepwise.templates.namespace_id IS 'The namespace it belongs to';
+COMMENT ON COLUMN stepwise.templates.created_at IS 'When it was registered';
+COMMENT ON COLUMN stepwise.templates.step_count IS 'Number of its steps, 1 to 100000';
+COMMENT ON COLUMN stepwise.templates.identity IS '''context'': tasks with equal contexts are one task; NULL: every task is new unless it brings an identity key';
+COMMENT ON COLUMN stepwise.templates.name IS '1 to 255 characters; unique with namespace and version';
+COMMENT ON COLUMN stepwise.templates.version IS 'Three numbers n.n.n';
+COMMENT ON COLUMN stepwise.templates.version_order IS 'The version as numbers: the latest is the greatest';
+COMMENT ON COLUMN stepwise.templates.description IS 'For people';
+COMMENT ON COLUMN stepwise.templates.content_hash IS 'SHA-256 of the definition: a second registration of the same content is the same template';
+COMMENT ON COLUMN stepwise.templates.definition IS 'The definition as it was submitted';
+
+COMMENT ON TABLE stepwise.template_steps IS 'One step of a template. The edges of the graph live here once, not in every task';
+COMMENT ON COLUMN stepwise.template_steps.template_id IS 'The template';
+COMMENT ON COLUMN stepwise.template_steps.queue_id IS 'The queue its steps wait in';
+COMMENT ON COLUMN stepwise.template_steps.backoff_jitter IS '0 to 1: the most that is added to a backoff, as a part of it';
+COMMENT ON COLUMN stepwise.template_steps.timeout IS 'How long a claim holds when it names no lease';
+COMMENT ON COLUMN stepwise.template_steps.backoff_base IS 'The wait after attempt n is 2^n times this';
+COMMENT ON COLUMN stepwise.template_steps.backoff_cap IS 'The longest wait';
+COMMENT ON COLUMN stepwise.template_steps.step_id IS '1 to the number of steps, parents before children';
+COMMENT ON COLUMN stepwise.template_steps.level IS 'Length of the longest path from a step without parents; 0 for such a step';
+COMMENT ON COLUMN stepwise.template_steps.retry_limit IS 'The most attempts, the first included; 0: never run by a worker';
+COMMENT ON COLUMN stepwise.template_steps.priority IS '-1000 to 1000, the higher the sooner';
+COMMENT ON COLUMN stepwise.template_steps.retryable IS 'Whether a failed attempt may be followed by another';
+COMMENT ON COLUMN stepwise.template_steps.skippable IS 'Whether create_task may bypass it';
+COMMENT ON COLUMN stepwise.template_steps.name IS '1 to 255 characters, unique in the template';
+COMMENT ON COLUMN stepwise.template_steps.handler IS 'What the worker looks up; the name of the step unless given';
+COMMENT ON COLUMN stepwise.template_steps.description IS 'For people';
+COMMENT ON COLUMN stepwise.template_steps.parents IS 'step_ids that it depends on, ascending';
+COMMENT ON COLUMN stepwise.template_steps.children IS 'step_ids that depend on it, ascending';
+COMMENT ON COLUMN stepwise.template_steps.config IS 'Handed to the worker with every claim';
+
+COMMENT ON TABLE stepwise.tasks IS 'One run of a template. The counters belong to the triggers';
+COMMENT ON COLUMN stepwise.tasks.task_id IS 'Key';
+COMMENT ON COLUMN stepwise.tasks.template_id IS 'The template it runs';
+COMMENT ON COLUMN stepwise.tasks.created_at IS 'When create_task made it';
+COMMENT ON COLUMN stepwise.tasks.started_at IS 'When its first step was claimed';
+COMMENT ON COLUMN stepwise.tasks.finished_at IS 'When it reached complete, error, cancelled or resolved_manually; NULL in other states';
+COMMENT ON COLUMN stepwise.tasks.live_steps IS 'Steps that can make progress by themselves: those with a visible_at. At 0 the task has ended';
+COMMENT ON COLUMN stepwise.tasks.total_steps IS 'All of its steps';
+COMMENT ON COLUMN stepwise.tasks.completed_steps IS 'Steps complete, resolved_manually or skipped';
+COMMENT ON COLUMN stepwise.tasks.failed_steps IS 'Steps in error with no attempt left';
+COMMENT ON COLUMN stepwise.tasks.cancelled_steps IS 'Steps cancelled';
+COMMENT ON COLUMN stepwise.tasks.priority IS 'Added to the priority of each of its steps when they were made';
+COMMENT ON COLUMN stepwise.tasks.state IS 'pending, in_progress, complete, error, cancelled or resolved_manually';
+COMMENT ON COLUMN stepwise.tasks.requested_by IS 'Who asked for it; the role that created it unless given';
+COMMENT ON COLUMN stepwise.tasks.identity_key IS 'Unique per template where not NULL: the same key is the same task';
+COMMENT ON COLUMN stepwise.tasks.tags IS 'Free labels';
+COMMENT ON COLUMN stepwise.tasks.context IS 'The input of the whole task, handed to the worker with every claim';
+
+COMMENT ON TABLE stepwise.steps IS 'One step of a task. An UPDATE of state does what the functions do; the other columns follow';
+COMMENT ON COLUMN stepwise.steps.task_id IS 'The task';
+COMMENT ON COLUMN stepwise.steps.template_id IS 'The template of the task';
+COMMENT ON COLUMN stepwise.steps.queue_id IS 'The queue it waits in';
+COMMENT ON COLUMN stepwise.steps.visible_at IS 'From when it may be claimed; while it is claimed, the end of the lease; NULL: by nobody';
+COMMENT ON COLUMN stepwise.steps.claim_token IS 'The random part of the receipt that may report; hidden from readers';
+COMMENT ON COLUMN stepwise.steps.last_attempted_at IS 'When it was last claimed';
+COMMENT ON COLUMN stepwise.steps.last_failure_at IS 'When its last attempt failed';
+COMMENT ON COLUMN stepwise.steps.finished_at IS 'When it reached complete, cancelled, resolved_manually or skipped';
+COMMENT ON COLUMN stepwise.steps.step_id IS 'Its number in the task, that of the template step; parents before children';
+COMMENT ON COLUMN stepwise.steps.remaining_parents IS 'Parents that are neither complete, resolved_manually nor skipped';
+COMMENT ON COLUMN stepwise.steps.attempts IS 'Claims since its creation or last reset, releases taken back';
+COMMENT ON COLUMN stepwise.steps.backoff_request_seconds IS 'Explicit backoff in seconds from last_attempted_at; replaces the exponential one until the next claim';
+COMMENT ON COLUMN stepwise.steps.priority IS 'Of the template step plus that of the task; the higher the sooner';
+COMMENT ON COLUMN stepwise.steps.retryable IS 'What the last failure said about another attempt; NULL: nothing';
+COMMENT ON COLUMN stepwise.steps.state IS 'pending, in_progress, complete, error, cancelled, resolved_manually or skipped';
+COMMENT ON COLUMN stepwise.steps.worker IS 'Who claimed it last';
+COMMENT ON COLUMN stepwise.steps.inputs IS 'Input of this step alone, handed to the worker with its claim';
+COMMENT ON COLUMN stepwise.steps.results IS 'What its worker reported; handed to its children as dependencies';
+COMMENT ON COLUMN stepwise.steps.error IS 'What the last failed attempt reported';
+
+COMMENT ON TABLE stepwise.transitions IS 'History: one row per change of state of a task or step, written in the same transaction. Append-only';
+COMMENT ON COLUMN stepwise.transitions.event_id IS 'Order within a task; across tasks ids may become visible out of order';
+COMMENT ON COLUMN stepwise.transitions.task_id IS 'The task';
+COMMENT ON COLUMN stepwise.transitions.tx IS 'The transaction that made the change';
+COMMENT ON COLUMN stepwise.transitions.at IS 'When, by stepwise.now()';
+COMMENT ON COLUMN stepwise.transitions.step_id IS 'The step; NULL: a change of the task itself';
+COMMENT ON COLUMN stepwise.transitions.attempt IS 'The attempt of the step that the change belongs to';
+COMMENT ON COLUMN stepwise.transitions.from_state IS 'State before; NULL at the creation of a task';
+COMMENT ON COLUMN stepwise.transitions.to_state IS 'State after';
+COMMENT ON COLUMN stepwise.transitions.worker IS 'The worker that held the step';
+COMMENT ON COLUMN stepwise.transitions.actor IS 'The role that changed a state by hand; NULL where the engine did';
+COMMENT ON COLUMN stepwise.transitions.metadata IS 'An object: error of a failed attempt, reason, cause (name of the step that took this one with it), bypassed';
+
+COMMENT ON TABLE stepwise.subscriptions IS 'A durable reader of the history and how far it has read';
+COMMENT ON COLUMN stepwise.subscriptions.subscription_id IS 'Key';
+COMMENT ON COLUMN stepwise.subscriptions.created_at IS 'When it was made';
+COMMENT ON COLUMN stepwise.subscriptions.position_tx IS 'Transaction of the last event read';
+COMMENT ON COLUMN stepwise.subscriptions.position_event IS 'Id of the last event read';
+COMMENT ON COLUMN stepwise.subscriptions.name IS 'Unique';
+
+COMMENT ON VIEW stepwise.task_transitions IS 'History of tasks, numbered per task by sort_key; most_recent marks the current state';
+COMMENT ON VIEW stepwise.step_transitions IS 'History of steps, numbered per step by sort_key; most_recent marks the current state';
+COMMENT ON VIEW stepwise.access_matrix IS 'Which level of grant_access may execute which function; ''owner'': nobody but the owner';
+
+COMMENT ON FUNCTION stepwise.register_template IS
+    'Stores a version of a workflow; returns its template_id, that of the existing one where the content is the same. Errors: 22023 for a definition that could not run (unknown key, cycle with its path, ...), 23505 for a version that is registered with other content, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.template_definition IS
+    'The definition of a template as it was submitted; namespace NULL: the only one that has it, version NULL: the latest. Errors: P0002 for no such template, 22023 for a name that several namespaces have';
+COMMENT ON FUNCTION stepwise.create_task IS
+    'Starts a task of a template (namespace NULL: the only one that has it, version NULL: the latest) and returns its task_id; with an identity_key that is taken, the id of the first task with it, and nothing is created. run_at: no step is handed out before. priority: -1000 to 1000, added to that of each step. bypass_steps: names of skippable steps that count as resolved from the start. Errors: P0002 for no such template, 22023 for a bad argument, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.create_tasks IS
+    'create_task for many contexts in a fixed number of statements; task_ids in the order of the contexts. identity_keys: NULL, or one element (NULL: none) for each context';
+COMMENT ON FUNCTION stepwise.claim_steps IS
+    'Hands out up to max_steps (1 to 1000) claimable steps of the named queues (NULL: all), highest priority first, then oldest; no row where there is none, at once. Never waits for another claim. lease: how long the claim holds (NULL: the timeout of each step). dependencies: {"parent name": its results, ...}. The receipt is all that a report needs';
+COMMENT ON FUNCTION stepwise.complete_step IS
+    'Reports success; returns accepted, or already_done where the same report was accepted before. Errors: 55000 for a stale receipt (claimed again, or decided by an operator), P0002 for one that fits no step; the whole transaction rolls back with it';
+COMMENT ON FUNCTION stepwise.complete_steps IS
+    'complete_step for many receipts; one row each with its outcome accepted, already_done, stale or not_found. A bad one does not disturb the others. results: NULL, or one element per receipt';
+COMMENT ON FUNCTION stepwise.fail_step IS
+    'Reports a failed attempt; returns accepted or already_done. error: kept on the step and in the history. retryable false: no further attempt. retry_after: how long to wait before the next, instead of the exponential backoff (whole seconds, rounded up). Errors: as complete_step';
+COMMENT ON FUNCTION stepwise.fail_steps IS
+    'fail_step for many receipts; one row each with its outcome. errors, retryable, retry_after: NULL, or one element per receipt';
+COMMENT ON FUNCTION stepwise.report_and_claim IS
+    'complete_steps, fail_steps and claim_steps in one call: first a row per report with its outcome, then a row with outcome claimed per step handed out';
+COMMENT ON FUNCTION stepwise.extend_lease IS
+    'Moves the end of a lease to lease (NULL: the timeout of the step) from now; returns accepted. Errors: 55000 for a stale receipt, P0002 for one that fits no step';
+COMMENT ON FUNCTION stepwise.release_step IS
+    'Gives a step back: pending, claimable at once, the attempt not counted; returns accepted. Errors: 55000 for a stale receipt, P0002 for one that fits no step';
+COMMENT ON FUNCTION stepwise.now IS
+    'The clock of every rule: clock_timestamp() plus the setting stepwise.clock_offset';
+COMMENT ON FUNCTION stepwise.calculate_backoff IS
+    'How long a step rests after the failure of attempt number attempts: least(2^attempts * base * (1 + jitter * u), cap), where u in [0, 1) is a hash of task_id, step_id and attempts';
+COMMENT ON FUNCTION stepwise.get_step_readiness_status IS
+    'One row per step of a task, or of those in step_ids, ordered by step_id: whether it can run now, and the facts behind it. No such task: no row';
+COMMENT ON FUNCTION stepwise.get_step_readiness_status_batch IS
+    'get_step_readiness_status for many tasks, ordered by task_id and step_id';
+COMMENT ON FUNCTION stepwise.get_task_execution_context IS
+    'One row: the counts of a task''s steps, what it is doing, what to do about it, how it is. No such task: no row';
+COMMENT ON FUNCTION stepwise.get_task_execution_contexts_batch IS
+    'get_task_execution_context for many tasks, ordered by task_id';
+COMMENT ON FUNCTION stepwise.get_viable_steps IS
+    'The steps of a task that can be claimed now, highest priority first, then oldest';
+COMMENT ON FUNCTION stepwise.next_visible_at IS
+    'The earliest time at which a step of the named queues (NULL: all) can be claimed; it may be over. NULL: there is none. For a worker''s wait beside LISTEN stepwise_ready';
+COMMENT ON FUNCTION stepwise.grant_access IS
+    'Gives a role a level: reader (see), worker (create, claim, report; no rights on tables), operator (both), author (all, and register templates). Errors: 22023 for another level, 22004 for NULL, 42704 for no such role';
+COMMENT ON FUNCTION stepwise.revoke_access IS
+    'Takes every right on the schema stepwise from a role';
+COMMENT ON FUNCTION stepwise.steps_before_update IS
+    'Trigger: refuses an illegal change of a step (55000) and stamps what the new state implies';
+COMMENT ON FUNCTION stepwise.steps_after_update IS
+    'Trigger: history, children, counters and events of all steps that a statement changed; refuses a change of a kept column (55000)';
+COMMENT ON FUNCTION stepwise.tasks_before_update IS
+    'Trigger: refuses an illegal change of a task or of a kept column (55000), and ends a task when nothing of it can go on';
+COMMENT ON FUNCTION stepwise.tasks_after_update IS
+    'Trigger: history and events of all tasks that a statement changed; ends the open steps of a task ended by hand';
+COMMENT ON TRIGGER steps_before_update ON stepwise.steps IS 'The state machine of steps';
+COMMENT ON TRIGGER steps_after_update ON stepwise.steps IS 'What follows from changed steps';
+COMMENT ON TRIGGER tasks_before_update ON stepwise.tasks IS 'The state machine of tasks, and their end';
+COMMENT ON TRIGGER tasks_after_update ON stepwise.tasks IS 'What follows from changed tasks';

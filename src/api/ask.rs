@@ -1,5 +1,8 @@
 //! Ask: the clock, backoff, readiness, context. Readers: the caller's snapshot and rights, no transaction id.
+use super::arguments::elements;
 use crate::engine::backoff::Backoff;
+use crate::engine::time::Timestamp;
+use crate::pg::error::{Outcome, finish};
 use crate::pg::numeric::Percentage;
 use crate::pg::time;
 use crate::store::readers::{self, StepStatus, TaskStatus};
@@ -178,4 +181,14 @@ fn get_viable_steps(
             status.visible_at.map(time::to_sql),
         )
     }))
+}
+
+fn next_visible(queues: Option<Vec<Option<String>>>) -> Outcome<Option<Timestamp>> {
+    let queues = queues.map(|queues| elements("queues", queues)).transpose()?;
+    Ok(readers::next_visible_at(queues.as_deref()))
+}
+
+#[pg_extern(stable, parallel_safe)]
+fn next_visible_at(queues: default!(Option<Vec<Option<String>>>, "NULL")) -> Option<TimestampWithTimeZone> {
+    finish(next_visible(queues)).map(time::to_sql)
 }

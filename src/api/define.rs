@@ -15,3 +15,17 @@ fn register(definition: Option<Jsonb>) -> Outcome<i64> {
 fn register_template(definition: Option<Jsonb>) -> i64 {
     finish(register(definition))
 }
+
+fn find(name: Option<String>, namespace: Option<String>, version: Option<String>) -> Outcome<Option<Jsonb>> {
+    let name = required("template", name)?;
+    Ok(templates::definition(&name, namespace.as_deref(), version.as_deref())?)
+}
+
+#[pg_extern(stable, parallel_safe)]
+fn template_definition(
+    template: Option<String>,
+    namespace: default!(Option<String>, "NULL"),
+    version: default!(Option<String>, "NULL"),
+) -> Option<Jsonb> {
+    finish(find(template, namespace, version))
+}

@@ -12,7 +12,7 @@ use super::state::StepState;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InitialStep {
     pub step_id: i32,
-    /// Pending or skipped.
+    /// Pending or, of a bypassed step, resolved manually.
     pub state: StepState,
     pub remaining_parents: i32,
     pub visible: Visible,
@@ -21,7 +21,7 @@ pub struct InitialStep {
 /// From when a new step may be claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visible {
-    /// By nobody yet: it waits for parents, or is skipped.
+    /// By nobody yet: it waits for parents, or is bypassed.
     No,
     /// From the start of the task: now, or the time that was asked for.
     AtStart,
@@ -31,35 +31,26 @@ pub enum Visible {
 
 /// The steps of a new task over `graph`, by step id.
 ///
-/// `retry_limits` holds the limit of step `i + 1` at `i`; a missing one is the default. A bypassed step is skipped, and
-/// with it every step all of whose parents are skipped.
+/// `retry_limits` holds the limit of step `i + 1` at `i`; a missing one is the default. A bypassed step counts as
+/// resolved from the start, so its dependents do not wait for it.
 pub fn initial_steps(graph: &Graph, retry_limits: &[i32], bypassed: &HashSet<i32>) -> Vec<InitialStep> {
-    let mut steps: Vec<InitialStep> = Vec::with_capacity(graph.len());
-    for (step_id, index) in graph.step_ids().zip(0_usize..) {
-        let parents = graph.parents(step_id);
-        // Step ids are topological, so every parent is already there.
-        let remaining = parents
-            .iter()
-            .filter(|&&parent| {
-                let before = usize::try_from(parent - 1).ok().and_then(|index| steps.get(index));
-                before.is_none_or(|step| step.state != StepState::Skipped)
-            })
-            .count();
-        let skipped = bypassed.contains(&step_id) || (remaining == 0 && !parents.is_empty());
+    let first_state = |step_id| match bypassed.contains(&step_id) {
+        true => StepState::ResolvedManually,
+        false => StepState::Pending,
+    };
+    let first = |(step_id, index): (i32, usize)| {
+        let state = first_state(step_id);
+        let remaining = graph.parents(step_id).iter().filter(|&&parent| !first_state(parent).settles()).count();
         let retry_limit = retry_limits.get(index).copied().unwrap_or(StepRule::DEFAULT_RETRY_LIMIT);
-        let visible = match (skipped, remaining) {
-            (true, _) | (false, 1..) => Visible::No,
-            (false, 0) if retry_limit <= 0 => Visible::Never,
-            (false, 0) => Visible::AtStart,
+        let visible = match remaining {
+            1.. => Visible::No,
+            _ if state != StepState::Pending => Visible::No,
+            _ if retry_limit <= 0 => Visible::Never,
+            _ => Visible::AtStart,
         };
-        steps.push(InitialStep {
-            step_id,
-            state: if skipped { StepState::Skipped } else { StepState::Pending },
-            remaining_parents: i32::try_from(remaining).unwrap_or(i32::MAX),
-            visible,
-        });
-    }
-    steps
+        InitialStep { step_id, state, remaining_parents: i32::try_from(remaining).unwrap_or(i32::MAX), visible }
+    };
+    graph.step_ids().zip(0_usize..).map(first).collect()
 }
 
 #[cfg(test)]
@@ -78,13 +69,13 @@ mod tests {
     }
 
     #[test]
-    fn a_step_with_only_bypassed_parents_is_skipped_with_them() {
+    fn nobody_waits_for_a_bypassed_step() {
         let graph = Graph::from_parents(vec![vec![], vec![1], vec![], vec![2, 3]]);
-        let steps = initial_steps(&graph, &[3; 4], &HashSet::from([1]));
-        assert_eq!(
-            steps.iter().map(|step| step.state == StepState::Skipped).collect::<Vec<_>>(),
-            [true, true, false, false]
-        );
-        assert_eq!((steps[3].remaining_parents, steps[3].visible), (1, Visible::No));
+        let steps = initial_steps(&graph, &[3; 4], &HashSet::from([2]));
+        assert_eq!(steps.iter().map(|step| step.remaining_parents).collect::<Vec<_>>(), [0, 1, 0, 1]);
+        assert_eq!((steps[1].state, steps[1].visible), (StepState::ResolvedManually, Visible::No));
+        assert_eq!((steps[3].state, steps[3].visible), (StepState::Pending, Visible::No));
+        let steps = initial_steps(&graph, &[3; 4], &HashSet::from([1, 2, 3]));
+        assert_eq!((steps[3].state, steps[3].visible), (StepState::Pending, Visible::AtStart));
     }
 }

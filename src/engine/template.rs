@@ -29,8 +29,6 @@ pub struct Template {
     pub version: Version,
     pub description: Option<String>,
     pub identity: Identity,
-    /// The most steps of one task that may be claimed at the same time; 0: no limit.
-    pub max_parallel_steps: i32,
     /// In the order of step ids: step `i + 1` at `i`.
     pub steps: Vec<StepTemplate>,
     pub graph: Graph,

@@ -17,7 +17,7 @@ pub trait Explain: std::error::Error {
 
 /// An error on its way to the client. `?` turns any [`Explain`] error into one.
 #[derive(Debug)]
-pub struct Failure(ErrorReport);
+pub struct Failure(Box<ErrorReport>);
 
 pub type Outcome<T> = Result<T, Failure>;
 
@@ -30,13 +30,13 @@ impl<E: Explain> From<E> for Failure {
         if let Some(hint) = error.hint() {
             report = report.set_hint(hint);
         }
-        Failure(report)
+        Failure(Box::new(report))
     }
 }
 
 impl From<Failure> for ErrorReport {
     fn from(failure: Failure) -> Self {
-        failure.0
+        *failure.0
     }
 }
 

@@ -50,6 +50,11 @@ impl Statement {
         Self::new(sql, Access::Read, Shape::Keyed)
     }
 
+    /// A read with a snapshot of its own, for rows that the caller's may be too old to show.
+    pub const fn fresh(sql: &'static str) -> Self {
+        Self::write(sql)
+    }
+
     /// To be opened with [`Statement::open`].
     pub const fn scan(sql: &'static str) -> Self {
         Self::new(sql, Access::Write, Shape::Scan)

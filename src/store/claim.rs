@@ -116,6 +116,9 @@ pub fn claim(request: &Request) -> Vec<ClaimedStep> {
     })
 }
 
+/// Leases without a further attempt that one claim ends at most, so that it stays short after all workers have died.
+const MAX_ENDED: usize = 1000;
+
 /// Locks claimable rows in order. A row whose lease has expired with no attempt left is returned beyond the number
 /// asked for, because it will not be handed out.
 fn find(spi: &Session, request: &Request, now: Timestamp) -> Vec<Found> {
@@ -128,7 +131,7 @@ fn find(spi: &Session, request: &Request, now: Timestamp) -> Vec<Found> {
     };
     let mut found = Vec::new();
     let mut wanted = request.max_steps;
-    while wanted > 0 {
+    while wanted > 0 && found.len() < request.max_steps + MAX_ENDED {
         let Some(priority) = ranges.iter().map(|range| range.1).max() else { break };
         let (mut now_due, mut rest): (Vec<_>, Vec<_>) = ranges.into_iter().partition(|range| range.1 == priority);
         now_due.sort_unstable();
@@ -152,6 +155,7 @@ fn find(spi: &Session, request: &Request, now: Timestamp) -> Vec<Found> {
 /// Takes the oldest rows of several ranges of one priority; returns how many of them can be handed out.
 fn merge(cursors: &[Cursor], wanted: usize, found: &mut Vec<Found>) -> usize {
     let mut usable = 0;
+    let most = found.len() + wanted + MAX_ENDED;
     let keep = |row: Found, found: &mut Vec<Found>| {
         // Attempts used up by an operator's hand: nobody can run it, and nothing is expired about it.
         if !row.has_attempt_left() && row.state != StepState::InProgress {
@@ -162,7 +166,7 @@ fn merge(cursors: &[Cursor], wanted: usize, found: &mut Vec<Found>) -> usize {
         counts
     };
     if let [cursor] = cursors {
-        while usable < wanted {
+        while usable < wanted && found.len() < most {
             let rows = cursor.fetch(wanted - usable);
             let complete = rows.count < wanted - usable;
             usable += rows.iter().map(|row| keep(Found::read(&row), found)).sum::<usize>();
@@ -174,11 +178,11 @@ fn merge(cursors: &[Cursor], wanted: usize, found: &mut Vec<Found>) -> usize {
     }
     let next = |cursor: &Cursor| cursor.fetch(1).first().map(|row| Found::read(&row));
     let mut heads: Vec<Option<Found>> = cursors.iter().map(next).collect();
-    while usable < wanted {
+    while usable < wanted && found.len() < most {
         let oldest =
             (0..heads.len()).filter(|&i| heads[i].is_some()).min_by_key(|&i| heads[i].as_ref().map(|f| f.visible_at));
         let Some(oldest) = oldest else { break };
-        if let Some(row) = std::mem::replace(&mut heads[oldest], None) {
+        if let Some(row) = heads[oldest].take() {
             usable += keep(row, found);
         }
         heads[oldest] = next(&cursors[oldest]);

@@ -55,15 +55,16 @@ thread_local! {
     static CACHE: RefCell<Cache> = RefCell::new(Cache::default());
 }
 
-static TEMPLATE: Statement = Statement::read(
+// A step that a claim has just found may belong to a template that is younger than the caller's snapshot.
+static TEMPLATE: Statement = Statement::fresh(
     "SELECT n.name, t.name, t.version FROM stepwise.templates t \
      JOIN stepwise.namespaces n ON n.namespace_id = t.namespace_id \
      WHERE t.template_id = $1",
 );
 
-static STEPS: Statement = Statement::read(include_str!("../../sql/query/load_template_steps.sql"));
+static STEPS: Statement = Statement::fresh(include_str!("../../sql/query/load_template_steps.sql"));
 
-static QUEUE: Statement = Statement::read("SELECT name FROM stepwise.queues WHERE queue_id = $1");
+static QUEUE: Statement = Statement::fresh("SELECT name FROM stepwise.queues WHERE queue_id = $1");
 
 /// The template, from memory or, on its first use, from its tables, which are read as their owner: a role that may
 /// update steps need not be able to read templates. `None`: no such template.

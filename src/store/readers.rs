@@ -20,6 +20,7 @@ static STEPS: Statement = Statement::read(
      ORDER BY s.task_id, s.step_id",
 );
 static PAUSED_QUEUES: Statement = Statement::read("SELECT queue_id FROM stepwise.queues WHERE paused");
+static NEXT_VISIBLE_AT: Statement = Statement::read(include_str!("../../sql/query/next_visible_at.sql"));
 
 /// One step with what the rules say about it.
 pub struct StepStatus {
@@ -157,5 +158,14 @@ pub fn task_statuses(task_ids: &[i64]) -> Vec<TaskStatus> {
                 }
             })
             .collect()
+    })
+}
+
+/// The earliest time at which a step of these queues can be claimed, which may be over; `None`: every queue, or no
+/// such time.
+pub fn next_visible_at(queues: Option<&[String]>) -> Option<Timestamp> {
+    spi::session(|spi| {
+        let rows = NEXT_VISIBLE_AT.run(spi, &[queues.map_or_else(no_array::<String>, array)]);
+        rows.first().and_then(|row| row.get(1))
     })
 }

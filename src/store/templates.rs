@@ -30,12 +30,13 @@ static ADD_TEMPLATE: Statement = Statement::write(
 );
 static ADD_STEPS: Statement = Statement::write(include_str!("../../sql/query/insert_template_steps.sql"));
 
-static FIND: Statement = Statement::write(
+static FIND: Statement = Statement::fresh(
     "SELECT DISTINCT ON (n.name) n.name, t.template_id, t.identity \
      FROM stepwise.templates t JOIN stepwise.namespaces n ON n.namespace_id = t.namespace_id \
      WHERE t.name = $1 AND ($2 IS NULL OR n.name = $2) AND ($3 IS NULL OR t.version = $3) \
      ORDER BY n.name, t.version_order DESC",
 );
+static DEFINITION: Statement = Statement::read("SELECT definition FROM stepwise.templates WHERE template_id = $1");
 
 fn label(template: &Template) -> String {
     format!("{}/{}@{}", template.namespace, template.name, template.version)
@@ -161,4 +162,12 @@ pub fn find(
         version: version.map(String::from),
     })?;
     Ok(FoundTemplate { template_id: row.want(2), identity_from_context: row.get::<String>(3).is_some() })
+}
+
+/// The definition of a template as it was submitted.
+pub fn definition(name: &str, namespace: Option<&str>, version: Option<&str>) -> Result<Option<Jsonb>, StoreError> {
+    spi::session(|spi| {
+        let found = find(spi, name, namespace, version)?;
+        Ok(DEFINITION.run(spi, &[param(found.template_id)]).first().and_then(|row| row.keep(1)))
+    })
 }

@@ -47,7 +47,6 @@ pub fn template(document: Document<'_>) -> Result<Template, TemplateError> {
         Some("context") => Identity::Context,
         Some(_) => return Err(TemplateError::bad_value("identity", "must be \"context\" or \"none\"")),
     };
-    let max_parallel_steps = ranged(document.max_parallel_steps, 0, &COUNTS, || "max_parallel_steps".to_owned())?;
     let defaults = document.defaults.unwrap_or_default();
     let inherited = inherit(defaults, document.default_retryable, document.default_retry_limit, &namespace)?;
     let (graph, sequence) = number(&steps)?;
@@ -57,7 +56,7 @@ pub fn template(document: Document<'_>) -> Result<Template, TemplateError> {
     }
     let steps = sequence.iter().filter_map(|&place| checked.get_mut(place)?.take()).collect();
     let description = document.description;
-    Ok(Template { namespace, name, version, description, identity, max_parallel_steps, steps, graph })
+    Ok(Template { namespace, name, version, description, identity, steps, graph })
 }
 
 fn number(steps: &[Step<'_>]) -> Result<(Graph, Vec<usize>), TemplateError> {

@@ -21,7 +21,6 @@ pub struct Document<'a> {
     pub version: Option<String>,
     pub description: Option<String>,
     pub identity: Option<String>,
-    pub max_parallel_steps: Option<i64>,
     #[serde(default)]
     pub defaults: Option<Defaults>,
     pub default_retryable: Option<bool>,
