@@ -109,7 +109,7 @@ COMMENT ON COLUMN stepwise.tasks.cancelled_steps IS 'Steps cancelled';
 COMMENT ON COLUMN stepwise.tasks.priority IS 'Added to the priority of each of its steps when they were made';
 COMMENT ON COLUMN stepwise.tasks.state IS 'pending, in_progress, complete, error, cancelled or resolved_manually';
 COMMENT ON COLUMN stepwise.tasks.requested_by IS 'Who asked for it; the role that created it unless given';
-COMMENT ON COLUMN stepwise.tasks.identity_key IS 'Unique per template where not NULL: the same key is the same task';
+COMMENT ON COLUMN stepwise.tasks.identity_key IS '1 to 512 characters, unique per template where not NULL: the same key is the same task';
 COMMENT ON COLUMN stepwise.tasks.tags IS 'Free labels';
 COMMENT ON COLUMN stepwise.tasks.context IS 'The input of the whole task, handed to the worker with every claim';
 

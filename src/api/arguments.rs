@@ -75,3 +75,9 @@ pub fn retry_after_seconds(value: Option<Interval>) -> Result<Option<i32>, Argum
     let seconds = span.0 / 1_000_000 + i64::from(span.0 % 1_000_000 > 0);
     Ok(Some(seconds.min(1_000_000_000) as i32))
 }
+
+/// A text that is kept as it is: neither empty nor longer than `most` characters.
+pub fn short_text(name: &'static str, most: usize, text: String) -> Result<String, ArgumentError> {
+    let length = text.chars().count();
+    if (1..=most).contains(&length) { Ok(text) } else { Err(ArgumentError::TextLength { name, length, most }) }
+}

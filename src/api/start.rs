@@ -1,11 +1,15 @@
 //! Start: tasks.
-use super::arguments::{beside, elements, priority as priority_of};
+use super::arguments::{beside, elements, priority as priority_of, short_text};
+use crate::engine::template::MAX_NAME_CHARS;
 use crate::pg::error::{Outcome, finish, required};
-use crate::pg::jsonb::Jsonb;
+use crate::pg::jsonb::{Jsonb, JsonbArray};
 use crate::pg::time;
 use crate::store::start::{self, NewTasks};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
+
+/// The longest identity key, in characters: whatever they are, it fits an index.
+const MAX_KEY_CHARS: usize = 512;
 
 /// Arguments that both functions take.
 struct Common {
@@ -21,27 +25,31 @@ struct Common {
 
 fn create(contexts: Vec<Jsonb>, identity_keys: Vec<Option<String>>, common: Common) -> Outcome<Vec<i64>> {
     let template = required("template", common.template)?;
+    let name = |argument, text| short_text(argument, MAX_NAME_CHARS, text);
+    let key = |key: Option<String>| key.map(|key| short_text("identity_key", MAX_KEY_CHARS, key)).transpose();
+    let tags = common.tags.map(|tags| elements("tags", tags)).transpose()?;
+    let tags = tags.map(|tags| tags.into_iter().map(|tag| name("tags", tag)).collect());
     let new = NewTasks {
         template: &template,
         namespace: common.namespace.as_deref(),
         version: common.version.as_deref(),
         contexts,
-        identity_keys,
+        identity_keys: identity_keys.into_iter().map(key).collect::<Result<_, _>>()?,
         priority: priority_of(common.priority)?,
         run_at: common.run_at.map(time::from_sql),
-        tags: common.tags.map(|tags| elements("tags", tags)).transpose()?,
+        tags: tags.transpose()?,
         bypass_steps: elements("bypass_steps", common.bypass_steps.unwrap_or_default())?,
-        requested_by: common.requested_by,
+        requested_by: common.requested_by.map(|role| name("requested_by", role)).transpose()?,
     };
     Ok(start::create(&new)?)
 }
 
 fn create_many(
-    contexts: Option<Vec<Option<Jsonb>>>,
+    contexts: Option<JsonbArray>,
     identity_keys: Option<Vec<Option<String>>>,
     common: Common,
 ) -> Outcome<Vec<i64>> {
-    let contexts = elements("contexts", required("contexts", contexts)?)?;
+    let contexts = elements("contexts", required("contexts", contexts)?.0)?;
     let identity_keys = beside(("contexts", contexts.len()), "identity_keys", identity_keys)?;
     create(contexts, identity_keys, common)
 }
@@ -73,7 +81,7 @@ fn create_task(
 #[allow(clippy::too_many_arguments)]
 fn create_tasks(
     template: Option<String>,
-    contexts: Option<Vec<Option<Jsonb>>>,
+    contexts: Option<JsonbArray>,
     namespace: default!(Option<String>, "NULL"),
     version: default!(Option<String>, "NULL"),
     identity_keys: default!(Option<Vec<Option<String>>>, "NULL"),

@@ -1,7 +1,8 @@
 //! Work: claims, reports, leases.
 use super::arguments::{self, Uuid, beside, elements};
+use crate::engine::template::MAX_NAME_CHARS;
 use crate::pg::error::{Outcome, finish, required};
-use crate::pg::jsonb::Jsonb;
+use crate::pg::jsonb::{Jsonb, JsonbArray};
 use crate::pg::time;
 use crate::store::claim::{self, ClaimedStep, Request};
 use crate::store::report::{self, Outcome as Reported, Report, Verdict};
@@ -14,16 +15,16 @@ fn claim_for(
     max_steps: Option<i32>,
     lease: Option<Interval>,
 ) -> Outcome<Vec<ClaimedStep>> {
-    let worker = required("worker", worker)?;
+    let worker = arguments::short_text("worker", MAX_NAME_CHARS, required("worker", worker)?)?;
     let queues = queues.map(|queues| elements("queues", queues)).transpose()?;
     let max_steps = arguments::max_steps(max_steps)?;
     let lease = arguments::lease(lease)?;
     Ok(claim::claim(&Request { worker: &worker, queues: queues.as_deref(), max_steps, lease }))
 }
 
-fn completions(receipts: Option<Vec<Option<Uuid>>>, results: Option<Vec<Option<Jsonb>>>) -> Outcome<Vec<Report>> {
+fn completions(receipts: Option<Vec<Option<Uuid>>>, results: Option<JsonbArray>) -> Outcome<Vec<Report>> {
     let receipts = elements("receipts", required("receipts", receipts)?)?;
-    let results = beside(("receipts", receipts.len()), "results", results)?;
+    let results = beside(("receipts", receipts.len()), "results", results.map(|array| array.0))?;
     let reports = receipts.into_iter().zip(results);
     Ok(reports
         .map(|(receipt, results)| Report { receipt: *receipt.as_bytes(), verdict: Verdict::Complete { results } })
@@ -32,13 +33,13 @@ fn completions(receipts: Option<Vec<Option<Uuid>>>, results: Option<Vec<Option<J
 
 fn failures(
     receipts: Option<Vec<Option<Uuid>>>,
-    errors: Option<Vec<Option<Jsonb>>>,
+    errors: Option<JsonbArray>,
     retryable: Option<Vec<Option<bool>>>,
     retry_after: Option<Vec<Option<Interval>>>,
 ) -> Outcome<Vec<Report>> {
     let receipts = elements("receipts", required("receipts", receipts)?)?;
     let of = ("receipts", receipts.len());
-    let errors = beside(of, "errors", errors)?;
+    let errors = beside(of, "errors", errors.map(|array| array.0))?;
     let retryable = beside(of, "retryable", retryable)?;
     let retry_after = beside(of, "retry_after", retry_after)?;
     let mut reports = Vec::with_capacity(receipts.len());
@@ -102,7 +103,7 @@ fn handed_out(step: ClaimedStep) -> Handed {
         time::to_sql(step.lease_expires_at),
         step.context,
         step.inputs,
-        step.dependencies,
+        step.dependencies.unwrap_or_else(Jsonb::empty_object),
     )
 }
 
@@ -138,13 +139,15 @@ fn claim_steps(
 
 #[pg_extern]
 fn complete_step(receipt: Option<Uuid>, results: default!(Option<Jsonb>, "NULL")) -> &'static str {
-    finish(completions(Some(vec![receipt]), Some(vec![results])).and_then(store_one))
+    let complete =
+        |receipt| completions(Some(vec![Some(receipt)]), Some(JsonbArray(vec![results]))).and_then(store_one);
+    finish(required("receipt", receipt).map_err(Into::into).and_then(complete))
 }
 
 #[pg_extern]
 fn complete_steps(
     receipts: Option<Vec<Option<Uuid>>>,
-    results: default!(Option<Vec<Option<Jsonb>>>, "NULL"),
+    results: default!(Option<JsonbArray>, "NULL"),
 ) -> TableIterator<'static, (name!(receipt, Uuid), name!(outcome, &'static str))> {
     TableIterator::new(finish(completions(receipts, results).map(store)))
 }
@@ -156,14 +159,22 @@ fn fail_step(
     retryable: default!(Option<bool>, "NULL"),
     retry_after: default!(Option<Interval>, "NULL"),
 ) -> &'static str {
-    let reports = failures(Some(vec![receipt]), Some(vec![error]), Some(vec![retryable]), Some(vec![retry_after]));
-    finish(reports.and_then(store_one))
+    let fail = |receipt| {
+        failures(
+            Some(vec![Some(receipt)]),
+            Some(JsonbArray(vec![error])),
+            Some(vec![retryable]),
+            Some(vec![retry_after]),
+        )
+        .and_then(store_one)
+    };
+    finish(required("receipt", receipt).map_err(Into::into).and_then(fail))
 }
 
 #[pg_extern]
 fn fail_steps(
     receipts: Option<Vec<Option<Uuid>>>,
-    errors: default!(Option<Vec<Option<Jsonb>>>, "NULL"),
+    errors: default!(Option<JsonbArray>, "NULL"),
     retryable: default!(Option<Vec<Option<bool>>>, "NULL"),
     retry_after: default!(Option<Vec<Option<Interval>>>, "NULL"),
 ) -> TableIterator<'static, (name!(receipt, Uuid), name!(outcome, &'static str))> {
@@ -196,9 +207,9 @@ fn release_step(receipt: Option<Uuid>) -> &'static str {
 fn report_and_claim(
     worker: Option<String>,
     completed: default!(Option<Vec<Option<Uuid>>>, "'{}'"),
-    results: default!(Option<Vec<Option<Jsonb>>>, "NULL"),
+    results: default!(Option<JsonbArray>, "NULL"),
     failed: default!(Option<Vec<Option<Uuid>>>, "'{}'"),
-    errors: default!(Option<Vec<Option<Jsonb>>>, "NULL"),
+    errors: default!(Option<JsonbArray>, "NULL"),
     retryable: default!(Option<Vec<Option<bool>>>, "NULL"),
     retry_after: default!(Option<Vec<Option<Interval>>>, "NULL"),
     queues: default!(Option<Vec<Option<String>>>, "NULL"),

@@ -146,11 +146,9 @@ mod tests {
     fn an_unknown_key_is_refused_by_name_and_place() {
         let (message, detail) = refused(r#"{"name": "t", "steps": [{"name": "a"}, {"name": "b", "colour": 1}]}"#);
         assert_eq!(message, "unknown key in template definition: \"colour\"");
-        assert!(detail.starts_with("steps[1].colour: unknown field `colour`"), "{detail}");
+        assert!(detail.contains("steps[1].colour"), "{detail}");
         assert!(refused(r#"{"name": "t", "nme": 1}"#).0.contains("\"nme\""));
-        assert!(
-            refused(r#"{"name": "t", "defaults": {"backoff": {"bse": 1}}}"#).1.starts_with("defaults.backoff.bse:")
-        );
+        assert!(refused(r#"{"name": "t", "defaults": {"backoff": {"bse": 1}}}"#).1.contains("defaults.backoff.bse"));
     }
 
     #[test]

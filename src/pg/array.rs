@@ -3,7 +3,7 @@ use super::value::{Bind, Param};
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Length, passing and alignment of an element type, as pg_type has them.
-fn layout(oid: Oid) -> (i32, bool, std::ffi::c_char) {
+pub(super) fn layout(oid: Oid) -> (i32, bool, std::ffi::c_char) {
     match oid {
         pg_sys::INT8OID | pg_sys::TIMESTAMPTZOID | pg_sys::FLOAT8OID => (8, true, b'd' as _),
         pg_sys::INT4OID => (4, true, b'i' as _),

@@ -60,6 +60,8 @@ pub enum ArgumentError {
     NullElement(&'static str),
     #[error("argument \"{name}\" is out of range")]
     OutOfRange { name: &'static str, value: String, expected: &'static str },
+    #[error("argument \"{name}\" is empty or too long")]
+    TextLength { name: &'static str, length: usize, most: usize },
     #[error("arguments \"{0}\" and \"{1}\" must have the same length")]
     LengthsDiffer(&'static str, &'static str, usize, usize),
 }
@@ -68,12 +70,15 @@ impl Explain for ArgumentError {
     fn sqlstate(&self) -> PgSqlErrorCode {
         match self {
             Self::Null(_) | Self::NullElement(_) => PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            Self::OutOfRange { .. } | Self::LengthsDiffer(..) => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::OutOfRange { .. } | Self::TextLength { .. } | Self::LengthsDiffer(..) => {
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
+            }
         }
     }
     fn detail(&self) -> Option<String> {
         match self {
             Self::OutOfRange { value, .. } => Some(format!("The value is {value}.")),
+            Self::TextLength { length, .. } => Some(format!("It has {length} characters.")),
             Self::LengthsDiffer(first, second, a, b) => {
                 Some(format!("\"{first}\" has {a} elements, \"{second}\" has {b}."))
             }
@@ -83,6 +88,7 @@ impl Explain for ArgumentError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::OutOfRange { expected, .. } => Some(format!("Pass {expected}.")),
+            Self::TextLength { most, .. } => Some(format!("Pass 1 to {most} characters.")),
             _ => None,
         }
     }

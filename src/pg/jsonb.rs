@@ -53,6 +53,39 @@ impl Jsonb {
     }
 }
 
+/// An array of jsonb as an argument. pgrx' own `Vec<Option<T>>` frees the array as soon as it has been walked where it
+/// had to be detoasted, and with it the elements, which are not copied.
+pub struct JsonbArray(pub Vec<Option<Jsonb>>);
+
+impl FromDatum for JsonbArray {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _oid: pg_sys::Oid) -> Option<Self> {
+        if is_null {
+            return None;
+        }
+        let (mut values, mut nulls, mut count) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        // SAFETY: the datum is a jsonb[] by the function's declaration. What is detoasted and the two result arrays live
+        // as long as the call's memory context.
+        unsafe {
+            let array = pg_sys::pg_detoast_datum(datum.cast_mut_ptr()).cast();
+            let (length, by_value, align) = super::array::layout(pg_sys::JSONBOID);
+            let jsonb = pg_sys::JSONBOID;
+            pg_sys::deconstruct_array(array, jsonb, length, by_value, align, &mut values, &mut nulls, &mut count);
+            let element = |index| (!*nulls.add(index)).then(|| Jsonb(*values.add(index)));
+            Some(JsonbArray((0..count as usize).map(element).collect()))
+        }
+    }
+}
+
+// SAFETY: the argument's datum is a jsonb[] by the function's declaration.
+unsafe impl<'fcx> ArgAbi<'fcx> for JsonbArray {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: as above.
+        unsafe { arg.unbox_arg_using_from_datum::<Self>() }.unwrap_or(JsonbArray(Vec::new()))
+    }
+}
+
+pgrx::impl_sql_translatable!(JsonbArray, "jsonb[]");
+
 impl FromDatum for Jsonb {
     unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _oid: pg_sys::Oid) -> Option<Self> {
         (!is_null).then_some(Jsonb(datum))

@@ -23,7 +23,8 @@ pub struct ClaimedStep {
     pub lease_expires_at: Timestamp,
     pub context: Option<Jsonb>,
     pub inputs: Option<Jsonb>,
-    pub dependencies: Jsonb,
+    /// `None`: it has no parents.
+    pub dependencies: Option<Jsonb>,
 }
 
 /// What a worker asks for.
@@ -221,7 +222,7 @@ fn take(spi: &Session, request: &Request, found: Vec<Found>, now: Timestamp) -> 
                 lease_expires_at: now.plus(request.lease.unwrap_or(timeout)),
                 context: row.context,
                 inputs: row.inputs,
-                dependencies: Jsonb::empty_object(),
+                dependencies: None,
             }
         })
         .collect();
@@ -264,7 +265,7 @@ fn gather_dependencies(spi: &Session, steps: &mut [ClaimedStep]) {
     let rows = DEPENDENCIES.run(spi, &[array(&ords), array(&task_ids), array(&parent_ids), array(&names)]);
     for row in rows.iter() {
         if let (Some(step), Some(results)) = (steps.get_mut(row.want::<i32>(1) as usize), row.keep(2)) {
-            step.dependencies = results;
+            step.dependencies = Some(results);
         }
     }
 }

@@ -79,7 +79,7 @@ impl Explain for StoreError {
             Self::UnknownBypass { .. } => "bypass_steps takes names of the template's steps.".into(),
             Self::NotSkippable { .. } => "Only steps defined with \"skippable\": true can be bypassed.".into(),
             Self::Stale { .. } => {
-                "Its lease expired and it was claimed again, or an operator decided it; discard this work.".into()
+                "It was reported otherwise, claimed again after its lease, or decided by an operator: discard this work.".into()
             }
             Self::ReceiptNotFound { .. } => "Pass the receipt as claim_steps returned it.".into(),
             Self::ProtectedColumn { .. } | Self::ProtectedTaskColumn { .. } => {

@@ -10,7 +10,7 @@ use super::super::graph::{self, Graph};
 use super::super::rule::StepRule;
 use super::super::time::Span;
 use super::super::version::Version;
-use super::document::{self, Defaults, Document, Names, Step};
+use super::document::{self, Defaults, Document, Names, Object, Step};
 use super::error::TemplateError;
 use super::{DEFAULT_NAMESPACE, Identity, MAX_NAME_CHARS, MAX_STEPS, StepTemplate, Template};
 
@@ -25,7 +25,7 @@ struct Inherited {
 }
 
 pub fn template(document: Document<'_>) -> Result<Template, TemplateError> {
-    let steps = document.steps.unwrap_or_default();
+    let steps: Vec<Step> = document.steps.unwrap_or_default().into_iter().map(|Object(step)| step).collect();
     match steps.len() {
         0 => return Err(TemplateError::NoSteps),
         count if count > MAX_STEPS => return Err(TemplateError::TooManySteps { count }),
@@ -47,7 +47,7 @@ pub fn template(document: Document<'_>) -> Result<Template, TemplateError> {
         Some("context") => Identity::Context,
         Some(_) => return Err(TemplateError::bad_value("identity", "must be \"context\" or \"none\"")),
     };
-    let defaults = document.defaults.unwrap_or_default();
+    let defaults = document.defaults.unwrap_or_default().0;
     let inherited = inherit(defaults, document.default_retryable, document.default_retry_limit, &namespace)?;
     let (graph, sequence) = number(&steps)?;
     let mut checked = Vec::with_capacity(steps.len());
@@ -158,11 +158,11 @@ fn timeout(
 }
 
 fn backoff(
-    given: Option<document::Backoff>,
+    given: Option<Object<document::Backoff>>,
     otherwise: Backoff,
     jitter_path: impl FnOnce() -> String,
 ) -> Result<Backoff, TemplateError> {
-    let given = given.unwrap_or_default();
+    let Object(given) = given.unwrap_or_default();
     let jitter = given.jitter.unwrap_or(otherwise.jitter);
     if !(0.0..=1.0).contains(&jitter) {
         return Err(out_of_range(jitter_path(), jitter, 0, 1));

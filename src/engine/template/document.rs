@@ -4,9 +4,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::super::time::{Span, interval_from_seconds, parse_interval};
@@ -22,11 +24,11 @@ pub struct Document<'a> {
     pub description: Option<String>,
     pub identity: Option<String>,
     #[serde(default)]
-    pub defaults: Option<Defaults>,
+    pub defaults: Option<Object<Defaults>>,
     pub default_retryable: Option<bool>,
     pub default_retry_limit: Option<i64>,
     #[serde(borrow, alias = "step_templates")]
-    pub steps: Option<Vec<Step<'a>>>,
+    pub steps: Option<Vec<Object<Step<'a>>>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -38,7 +40,7 @@ pub struct Defaults {
     pub retryable: Option<bool>,
     pub skippable: Option<bool>,
     pub timeout: Option<Interval>,
-    pub backoff: Option<Backoff>,
+    pub backoff: Option<Object<Backoff>>,
 }
 
 #[derive(Deserialize, Default, Clone, Copy)]
@@ -70,7 +72,7 @@ pub struct Step<'a> {
     pub retryable: Option<bool>,
     pub skippable: Option<bool>,
     pub timeout: Option<Interval>,
-    pub backoff: Option<Backoff>,
+    pub backoff: Option<Object<Backoff>>,
     #[serde(alias = "handler_config")]
     pub config: Option<Box<RawValue>>,
 }
@@ -78,10 +80,34 @@ pub struct Step<'a> {
 /// Reads the document, naming the path of what is wrong with it.
 pub fn read(definition: &str) -> Result<Document<'_>, TemplateError> {
     let mut json = serde_json::Deserializer::from_str(definition);
-    let document = serde_path_to_error::deserialize(&mut json)
+    let Object(document) = serde_path_to_error::deserialize(&mut json)
         .map_err(|error| TemplateError::from_json(&error.path().to_string(), error.inner()))?;
     json.end().map_err(|error| TemplateError::from_json(".", &error))?;
     Ok(document)
+}
+
+/// A JSON object. Without it serde would take an array for the values of the keys in their order.
+#[derive(Clone, Copy, Default)]
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
 }
 
 /// One name or a list of names, borrowed from the document where it has no escapes: there may be a million of them.

@@ -14,7 +14,7 @@ pub enum TemplateError {
     #[error("template definition is not valid JSON")]
     NotJson { problem: String },
     #[error("unknown key in template definition: \"{key}\"")]
-    UnknownKey { path: String, problem: String, key: String },
+    UnknownKey { path: String, key: String, known: String },
     #[error("invalid value in template definition")]
     BadValue { path: String, problem: String },
     #[error("template has no steps")]
@@ -30,7 +30,8 @@ impl TemplateError {
     pub fn detail(&self) -> Option<String> {
         Some(match self {
             Self::NotJson { problem } => problem.clone(),
-            Self::UnknownKey { path, problem, .. } | Self::BadValue { path, problem } => format!("{path}: {problem}"),
+            Self::UnknownKey { path, .. } => format!("The key is {path}."),
+            Self::BadValue { path, problem } => format!("{path}: {problem}"),
             Self::NoSteps => return None,
             Self::TooManySteps { count } => format!("It has {count} steps; the most are {MAX_STEPS}."),
             Self::Graph(error) => error.detail(),
@@ -40,13 +41,14 @@ impl TemplateError {
     /// What the user can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::UnknownKey { known, .. } => return Some(format!("Keys known there: {known}.")),
             Self::NoSteps => "Give at least one step in \"steps\".",
             Self::TooManySteps { .. } => "Split the workflow into several templates.",
             Self::Graph(GraphError::Cycle { .. }) => "Remove one of the dependencies on the path.",
             Self::Graph(GraphError::DuplicateStep { .. }) => "Give every step of the template its own name.",
             Self::Graph(GraphError::UnknownDependency { .. }) => "Define that step, or correct its name.",
             Self::Graph(GraphError::SelfDependency { .. }) => "Remove the step from its own dependencies.",
-            Self::NotJson { .. } | Self::UnknownKey { .. } | Self::BadValue { .. } => return None,
+            Self::NotJson { .. } | Self::BadValue { .. } => return None,
         };
         Some(hint.to_owned())
     }
@@ -57,15 +59,19 @@ impl TemplateError {
 
     pub(super) fn from_json(path: &str, error: &serde_json::Error) -> TemplateError {
         let text = error.to_string();
-        if error.classify() != Category::Data {
-            return TemplateError::NotJson { problem: text };
-        }
         // The document's text is not what the user typed but how Postgres writes it, so its lines and columns mislead.
         let problem = text.rsplit_once(" at line ").map_or(text.as_str(), |(problem, _)| problem).to_owned();
+        // Valid JSON may hold numbers and depths that no key here can take.
+        let too_much = problem == "number out of range" || problem == "recursion limit exceeded";
+        if error.classify() != Category::Data && !too_much {
+            return TemplateError::NotJson { problem: text };
+        }
         let path = if path == "." { "the definition".to_owned() } else { path.to_owned() };
-        let unknown = problem.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, expected "));
-        match unknown.map(|(key, _)| key.to_owned()) {
-            Some(key) => TemplateError::UnknownKey { path, problem, key },
+        let unknown = problem.strip_prefix("unknown field `").and_then(|rest| rest.split_once("`, expected one of "));
+        match unknown {
+            Some((key, known)) => {
+                TemplateError::UnknownKey { path, key: key.to_owned(), known: known.replace('`', "") }
+            }
             None => TemplateError::BadValue { path, problem },
         }
     }
