@@ -91,6 +91,7 @@ DROP EXTENSION pg_stepwise;
 DROP SCHEMA stepwise;
 DROP ROLE regress_none, regress_reader, regress_worker, regress_operator, regress_author;
 -- A schema that somebody else has prepared is refused.
+\set SHOW_CONTEXT never
 CREATE SCHEMA stepwise;
 CREATE TABLE stepwise.trap ();
 CREATE EXTENSION pg_stepwise;

@@ -14,7 +14,7 @@ FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
 WHERE p.pronamespace = 'stepwise'::regnamespace ORDER BY p.proname COLLATE "C" \gx
 
 SELECT c.relname, CASE c.relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'S' THEN 'sequence' WHEN 'i' THEN 'index' ELSE c.relkind::text END AS kind,
-       c.reloptions AS options, c.relacl AS acl, obj_description(c.oid, 'pg_class') AS comment
+       c.reloptions AS options, replace(c.relacl::text, 'xtm', 'xt') AS acl, obj_description(c.oid, 'pg_class') AS comment
 FROM pg_class c WHERE c.relnamespace = 'stepwise'::regnamespace AND c.relkind <> 'i' ORDER BY c.relname COLLATE "C";
 
 SELECT c.relname, a.attnum, a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS not_null,
@@ -30,6 +30,7 @@ SELECT pg_get_triggerdef(t.oid) AS trigger, obj_description(t.oid, 'pg_trigger')
 WHERE c.relnamespace = 'stepwise'::regnamespace AND NOT tgisinternal ORDER BY tgname COLLATE "C";
 SELECT name, setting, context, vartype, enumvals, short_desc, extra_desc FROM pg_settings WHERE name LIKE 'stepwise.%' ORDER BY name \gx
 
+-- (17 adds the privilege MAINTAIN, "m", which is left out above.)
 -- Nothing without a comment, and nothing that belongs to the schema but not to the extension.
 SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'stepwise'::regnamespace AND relkind IN ('r', 'v') AND obj_description(c.oid, 'pg_class') IS NULL;
 SELECT c.relname, a.attname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND attnum > 0
