@@ -12,6 +12,8 @@ mod api;
 mod engine;
 mod events;
 mod pg;
+#[cfg(any(test, feature = "pg_test"))]
+mod pg_tests;
 mod store;
 mod triggers;
 
@@ -39,4 +41,14 @@ extension_sql_file!("../sql/schema/900_finalize.sql", name = "finalize", finaliz
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     pg::guc::register();
+}
+
+/// What `cargo pgrx test` asks of a crate.
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        Vec::new()
+    }
 }

@@ -1,34 +1,46 @@
 //! Column numbers of the hot tables as sql/schema/010_tables.sql declares them, for the triggers, which read rows
 //! natively. A test compares them with the catalog. Later columns are appended, never inserted.
 
+macro_rules! columns {
+    ($($constant:ident $name:literal $number:literal)*) => {
+        $(pub const $constant: i32 = $number;)*
+        #[cfg(any(test, feature = "pg_test"))]
+        pub const ALL: &[(&str, i32)] = &[$(($name, $number)),*];
+    };
+}
+
 pub mod steps {
-    pub const TASK_ID: i32 = 1;
-    pub const TEMPLATE_ID: i32 = 2;
-    pub const QUEUE_ID: i32 = 3;
-    pub const VISIBLE_AT: i32 = 4;
-    pub const CLAIM_TOKEN: i32 = 5;
-    pub const LAST_ATTEMPTED_AT: i32 = 6;
-    pub const LAST_FAILURE_AT: i32 = 7;
-    pub const FINISHED_AT: i32 = 8;
-    pub const STEP_ID: i32 = 9;
-    pub const REMAINING_PARENTS: i32 = 10;
-    pub const ATTEMPTS: i32 = 11;
-    pub const BACKOFF_REQUEST_SECONDS: i32 = 12;
-    pub const RETRYABLE: i32 = 14;
-    pub const STATE: i32 = 15;
-    pub const WORKER: i32 = 16;
-    pub const ERROR: i32 = 19;
+    columns! {
+        TASK_ID "task_id" 1
+        TEMPLATE_ID "template_id" 2
+        QUEUE_ID "queue_id" 3
+        VISIBLE_AT "visible_at" 4
+        CLAIM_TOKEN "claim_token" 5
+        LAST_ATTEMPTED_AT "last_attempted_at" 6
+        LAST_FAILURE_AT "last_failure_at" 7
+        FINISHED_AT "finished_at" 8
+        STEP_ID "step_id" 9
+        REMAINING_PARENTS "remaining_parents" 10
+        ATTEMPTS "attempts" 11
+        BACKOFF_REQUEST_SECONDS "backoff_request_seconds" 12
+        RETRYABLE "retryable" 14
+        STATE "state" 15
+        WORKER "worker" 16
+        ERROR "error" 19
+    }
 }
 
 pub mod tasks {
-    pub const TASK_ID: i32 = 1;
-    pub const TEMPLATE_ID: i32 = 2;
-    pub const STARTED_AT: i32 = 4;
-    pub const FINISHED_AT: i32 = 5;
-    pub const LIVE_STEPS: i32 = 6;
-    pub const TOTAL_STEPS: i32 = 7;
-    pub const COMPLETED_STEPS: i32 = 8;
-    pub const FAILED_STEPS: i32 = 9;
-    pub const CANCELLED_STEPS: i32 = 10;
-    pub const STATE: i32 = 12;
+    columns! {
+        TASK_ID "task_id" 1
+        TEMPLATE_ID "template_id" 2
+        STARTED_AT "started_at" 4
+        FINISHED_AT "finished_at" 5
+        LIVE_STEPS "live_steps" 6
+        TOTAL_STEPS "total_steps" 7
+        COMPLETED_STEPS "completed_steps" 8
+        FAILED_STEPS "failed_steps" 9
+        CANCELLED_STEPS "cancelled_steps" 10
+        STATE "state" 12
+    }
 }
