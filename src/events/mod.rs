@@ -1,13 +1,13 @@
 //! From a recorded change to its notifications. What the events are called and how a payload looks is the engine's.
 use crate::engine::event::{self, Payload};
-use crate::engine::time::{self, Timestamp};
+use crate::engine::time;
 use crate::pg::guc::{self, NotifyLevel};
 use crate::pg::notify::notify;
 use crate::store::graph_cache::{self, CachedTemplate};
 use crate::store::history::TaskChange;
 use crate::store::scope::StepChange;
 
-pub fn announce_step(event_id: i64, change: &StepChange, template: &CachedTemplate, now: Timestamp) {
+pub fn announce_step(event_id: i64, change: &StepChange, template: &CachedTemplate) {
     let retry_scheduled = change.is_live && !change.claimable_now;
     for event in event::step_events(change.from, change.to, change.is_failed, retry_scheduled) {
         let payload = Payload {
@@ -20,13 +20,13 @@ pub fn announce_step(event_id: i64, change: &StepChange, template: &CachedTempla
             from: Some(change.from.as_str()),
             to: change.to.as_str(),
             attempt: Some(change.attempt),
-            at: time::rfc3339(now),
+            at: time::rfc3339(change.at),
         };
         notify(c"stepwise_step", &payload.to_json());
     }
 }
 
-pub fn announce_task(event_id: i64, change: &TaskChange, template: &CachedTemplate, now: Timestamp) {
+pub fn announce_task(event_id: i64, change: &TaskChange, template: &CachedTemplate) {
     for event in event::task_events(change.from, change.to) {
         let payload = Payload {
             event,
@@ -38,7 +38,7 @@ pub fn announce_task(event_id: i64, change: &TaskChange, template: &CachedTempla
             from: change.from.map(|state| state.as_str()),
             to: change.to.as_str(),
             attempt: None,
-            at: time::rfc3339(now),
+            at: time::rfc3339(change.at),
         };
         notify(c"stepwise_task", &payload.to_json());
     }

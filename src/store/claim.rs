@@ -1,7 +1,7 @@
 //! Handing out steps: find claimable rows in order, settle expired leases among them, mark the rest as claimed, and
 //! gather what a worker needs.
 use super::graph_cache::{self, CachedTemplate};
-use super::scope;
+use super::scope::{self, Cause, LEASE_EXPIRED};
 use crate::engine::receipt::{self, Receipt};
 use crate::engine::state::StepState;
 use crate::engine::time::{Span, Timestamp};
@@ -200,7 +200,7 @@ fn expire<'a>(spi: &Session, found: impl Iterator<Item = &'a Found>) {
     }
     keys.sort_unstable();
     let (task_ids, step_ids): (Vec<i64>, Vec<i32>) = keys.into_iter().unzip();
-    scope::writing(Some("lease_expired"), || EXPIRE.run(spi, &[array(&task_ids), array(&step_ids)]));
+    scope::writing(Cause::reason(LEASE_EXPIRED), || EXPIRE.run(spi, &[array(&task_ids), array(&step_ids)]));
 }
 
 fn take(spi: &Session, request: &Request, found: Vec<Found>, now: Timestamp) -> Vec<ClaimedStep> {
@@ -244,7 +244,7 @@ fn mark(spi: &Session, worker: &str, steps: &[ClaimedStep]) {
     let step_ids: Vec<i32> = rows.iter().map(|row| row.1).collect();
     let tokens: Vec<i64> = rows.iter().map(|row| row.2).collect();
     let leases: Vec<Timestamp> = rows.iter().map(|row| row.3).collect();
-    scope::writing(None, || {
+    scope::writing(Cause::default(), || {
         TAKE.run(spi, &[array(&task_ids), array(&step_ids), array(&tokens), array(&leases), param(worker)])
     });
 }

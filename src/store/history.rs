@@ -1,22 +1,22 @@
 //! One row of history, and its events, for every change of state.
 use super::graph_cache;
-use super::scope::{self, StepChange};
+use super::scope::{self, Cause, StepChange};
 use crate::engine::state::TaskState;
 use crate::engine::time::Timestamp;
 use crate::events;
 use crate::pg::array::{array, array_of_optional};
-use crate::pg::catalog;
 use crate::pg::guc::{self, NotifyLevel};
 use crate::pg::jsonb::Jsonb;
 use crate::pg::spi::{self, Session, Statement};
-use crate::pg::value::{no_array, optional, param};
+use crate::pg::value::{no_array, optional};
 
 static STEPS: Statement = Statement::write(include_str!("../../sql/query/record_step_transitions.sql"));
 static STEPS_WITH_IDS: Statement =
     Statement::write(concat!(include_str!("../../sql/query/record_step_transitions.sql"), "RETURNING event_id"));
 
-const TASKS_SQL: &str = "INSERT INTO stepwise.transitions (task_id, from_state, to_state, actor, at) \
-     SELECT i.task_id, i.from_state, i.to_state, $4, $5 FROM unnest($1, $2, $3) AS i (task_id, from_state, to_state) \
+const TASKS_SQL: &str = "INSERT INTO stepwise.transitions (task_id, from_state, to_state, actor, at, metadata) \
+     SELECT i.task_id, i.from_state, i.to_state, $4, i.at, $6::jsonb \
+     FROM unnest($1, $2, $3, $5) AS i (task_id, from_state, to_state, at) \
      RETURNING event_id";
 static TASKS: Statement = Statement::write(TASKS_SQL);
 
@@ -26,18 +26,14 @@ pub struct TaskChange {
     pub template_id: i64,
     pub from: Option<TaskState>,
     pub to: TaskState,
+    pub at: Timestamp,
 }
 
-/// Who changed it: nobody is named where the engine did what a worker's call asked; that names its worker.
-fn actor() -> Option<String> {
-    (!scope::active()).then(catalog::actor)
-}
-
-/// Records the changed rows among `changes`. `metadata` gives a row's own, as JSON text.
+/// Records the changed rows among `changes`. `metadata` gives a row's own, as JSON text; a failure's error is added.
 pub fn record_steps(
     spi: &Session,
     changes: &[StepChange],
-    now: Timestamp,
+    cause: &Cause,
     metadata: impl Fn(&StepChange) -> Option<String>,
 ) {
     let changed: Vec<&StepChange> = changes.iter().filter(|change| change.from != change.to).collect();
@@ -53,6 +49,7 @@ pub fn record_steps(
     let metadata: Vec<Option<String>> = changed.iter().map(|change| metadata(change)).collect();
     let errors: Vec<Option<Jsonb>> =
         changed.iter().map(|change| change.error.as_deref().map(Jsonb::from_bytes)).collect();
+    let times: Vec<Timestamp> = changed.iter().map(|change| change.at).collect();
     let announce = guc::notify_level() == NotifyLevel::Step;
     let statement = if announce { &STEPS_WITH_IDS } else { &STEPS };
     let rows = statement.run(
@@ -66,36 +63,48 @@ pub fn record_steps(
             array_of_optional(&workers),
             if metadata.iter().all(Option::is_none) { no_array::<String>() } else { array_of_optional(&metadata) },
             if errors.iter().all(Option::is_none) { no_array::<Jsonb>() } else { array_of_optional(&errors) },
-            optional(actor()),
-            param(now),
+            optional(cause.actor.as_deref()),
+            array(&times),
         ],
     );
     if announce {
         for (row, change) in rows.iter().zip(changed) {
             let template = graph_cache::template_of_row(change.template_id);
-            events::announce_step(row.want(1), change, &template, now);
+            events::announce_step(row.want(1), change, &template);
         }
     }
 }
 
 /// Records changes of tasks.
-pub fn record_tasks(spi: &Session, changes: &[TaskChange], now: Timestamp) {
+pub fn record_tasks(spi: &Session, changes: &[TaskChange], cause: &Cause) {
     if changes.is_empty() {
         return;
     }
     let task_ids: Vec<i64> = changes.iter().map(|change| change.task_id).collect();
     let from: Vec<Option<&str>> = changes.iter().map(|change| change.from.map(TaskState::as_str)).collect();
     let to: Vec<&str> = changes.iter().map(|change| change.to.as_str()).collect();
-    let rows = TASKS.run(spi, &[array(&task_ids), array_of_optional(&from), array(&to), optional(actor()), param(now)]);
+    let times: Vec<Timestamp> = changes.iter().map(|change| change.at).collect();
+    let reason = cause.reason.as_deref().map(|reason| serde_json::json!({ "reason": reason }).to_string());
+    let rows = TASKS.run(
+        spi,
+        &[
+            array(&task_ids),
+            array_of_optional(&from),
+            array(&to),
+            optional(cause.actor.as_deref()),
+            array(&times),
+            optional(reason),
+        ],
+    );
     if guc::notify_level() >= NotifyLevel::Task {
         for (row, change) in rows.iter().zip(changes) {
             let template = graph_cache::template_of_row(change.template_id);
-            events::announce_task(row.want(1), change, &template, now);
+            events::announce_task(row.want(1), change, &template);
         }
     }
 }
 
 /// [`record_tasks`] in a session of its own.
-pub fn record_task_changes(changes: &[TaskChange], now: Timestamp) {
-    spi::session(|spi| record_tasks(spi, changes, now));
+pub fn record_task_changes(changes: &[TaskChange]) {
+    spi::session(|spi| record_tasks(spi, changes, &scope::cause()));
 }

@@ -3,7 +3,7 @@
 //! sorted by key.
 use super::graph_cache;
 use super::history;
-use super::scope::{self, StepChange};
+use super::scope::{self, Cause, LEASE_EXPIRED, StepChange};
 use crate::engine::cascade::{self, Settled};
 use crate::engine::state::StepState;
 use crate::engine::time::Timestamp;
@@ -69,7 +69,13 @@ pub fn propagate(changes: Vec<StepChange>) {
         return;
     }
     let now = time::now();
-    let reason = scope::reason();
+    let cause = scope::cause();
+    if cause.reason.as_deref() == Some(LEASE_EXPIRED) {
+        // The reason says it all: nobody has reported an error, and the next attempt is due at once.
+        for change in &mut wave {
+            (change.error, change.backoff_request_seconds) = (None, None);
+        }
+    }
     let mut causes: HashMap<Key, String> = HashMap::new();
     let mut tasks: BTreeMap<i64, Delta> = BTreeMap::new();
     let mut ready: BTreeSet<i64> = BTreeSet::new();
@@ -81,24 +87,33 @@ pub fn propagate(changes: Vec<StepChange>) {
                     ready.insert(change.queue_id);
                 }
             }
-            history::record_steps(spi, &wave, now, |change| {
-                metadata(reason, causes.get(&(change.task_id, change.step_id)))
+            history::record_steps(spi, &wave, &cause, |change| {
+                metadata(cause.reason.as_deref(), causes.get(&(change.task_id, change.step_id)), change)
             });
             let mut next = fall(spi, &wave, &mut causes);
             next.extend(settle_children(spi, &wave, now));
             wave = next;
         }
-        count_on_tasks(spi, tasks);
+        count_on_tasks(spi, tasks, cause);
     });
     events::announce_ready(ready.into_iter());
 }
 
-fn metadata(reason: Option<&'static str>, cause: Option<&String>) -> Option<String> {
-    match (reason, cause) {
-        (_, Some(cause)) => Some(serde_json::json!({ "cause": cause }).to_string()),
-        (Some(reason), None) => Some(serde_json::json!({ "reason": reason }).to_string()),
-        (None, None) => None,
+/// What history keeps of a change beside its states, as a JSON object: why it was made, the step that took this one with
+/// it, and of a failure what it said about the next attempt.
+fn metadata(reason: Option<&str>, cause: Option<&String>, change: &StepChange) -> Option<String> {
+    let failed = change.to == StepState::Error;
+    let retryable = change.retryable.filter(|_| failed);
+    let backoff_seconds = change.backoff_request_seconds.filter(|_| failed);
+    if reason.is_none() && cause.is_none() && retryable.is_none() && backoff_seconds.is_none() {
+        return None;
     }
+    let mut object = serde_json::Map::new();
+    object.extend(cause.map(|cause| ("cause".to_owned(), cause.as_str().into())));
+    object.extend(reason.map(|reason| ("reason".to_owned(), reason.into())));
+    object.extend(retryable.map(|retryable| ("retryable".to_owned(), retryable.into())));
+    object.extend(backoff_seconds.map(|seconds| ("backoff_seconds".to_owned(), seconds.into())));
+    Some(serde_json::Value::from(object).to_string())
 }
 
 /// Counts settled parents off their children; returns the children that became visible.
@@ -134,7 +149,7 @@ fn settle_children(spi: &Session, wave: &[StepChange], now: Timestamp) -> Vec<St
         visible_at.push(if retry_limit == 0 { Timestamp::INFINITY } else { now });
         retry_limits.push(if rule.is_some_and(|rule| rule.retryable) { retry_limit } else { 0 });
     }
-    let mut changed = scope::propagating(None, || {
+    let mut changed = scope::propagating(|| {
         SETTLE_CHILDREN
             .run(spi, &[array(&task_ids), array(&step_ids), array(&settled), array(&visible_at), array(&retry_limits)]);
     });
@@ -194,7 +209,7 @@ fn apply_falls(spi: &Session, falls: &BTreeMap<Key, StepState>) -> Vec<StepChang
     }
     let (task_ids, step_ids): (Vec<i64>, Vec<i32>) = falls.keys().copied().unzip();
     let states: Vec<&str> = falls.values().map(|state| state.as_str()).collect();
-    scope::propagating(None, || {
+    scope::propagating(|| {
         LOCK_STEPS.run(spi, &[array(&task_ids), array(&step_ids)]);
         FALL.run(spi, &[array(&task_ids), array(&step_ids), array(&states)]);
     })
@@ -205,7 +220,7 @@ fn states_of(spi: &Session, task_id: i64) -> HashMap<i32, StepState> {
     rows.iter().filter_map(|row| Some((row.want(1), StepState::parse(&row.want::<String>(2))?))).collect()
 }
 
-fn count_on_tasks(spi: &Session, tasks: BTreeMap<i64, Delta>) {
+fn count_on_tasks(spi: &Session, tasks: BTreeMap<i64, Delta>, cause: Cause) {
     let tasks: Vec<(i64, Delta)> = tasks.into_iter().filter(|(_, delta)| delta.matters()).collect();
     if tasks.is_empty() {
         return;
@@ -213,7 +228,7 @@ fn count_on_tasks(spi: &Session, tasks: BTreeMap<i64, Delta>) {
     let column = |value: fn(&Delta) -> i32| array(&tasks.iter().map(|(_, delta)| value(delta)).collect::<Vec<i32>>());
     let task_ids: Vec<i64> = tasks.iter().map(|(task_id, _)| *task_id).collect();
     let started: Vec<bool> = tasks.iter().map(|(_, delta)| delta.started).collect();
-    scope::writing(None, || {
+    scope::writing(cause, || {
         COUNT_ON_TASKS.run(
             spi,
             &[
@@ -232,6 +247,6 @@ fn count_on_tasks(spi: &Session, tasks: BTreeMap<i64, Delta>) {
 /// trigger propagates.
 pub fn cancel_open_steps(task_ids: &[i64]) {
     spi::session(|spi| {
-        scope::writing(Some("task_ended"), || CANCEL_OPEN.run(spi, &[array(task_ids)]));
+        scope::writing(Cause::reason("task_ended"), || CANCEL_OPEN.run(spi, &[array(task_ids)]));
     });
 }

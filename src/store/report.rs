@@ -1,6 +1,6 @@
 //! What workers say about the steps they hold. Every statement is fenced by the receipt's token.
 use super::error::StoreError;
-use super::scope;
+use super::scope::{self, Cause};
 use crate::engine::receipt::{self, Receipt};
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::{array, array_of_optional};
@@ -143,7 +143,7 @@ fn store(spi: &Session, reports: &[Report], receipts: &[Option<Receipt>], order:
         column(retry_after.collect()),
         param(time::now()),
     ];
-    let rows = scope::writing(None, || REPORT.run(spi, &params));
+    let rows = scope::writing(Cause::default(), || REPORT.run(spi, &params));
     rows.iter().map(|row| (row.want(1), row.want(2), row.want(3))).collect()
 }
 
@@ -186,7 +186,7 @@ fn uuid_text(bytes: [u8; 16]) -> String {
 
 /// Gives a step back: pending, claimable at once, the attempt not counted.
 pub fn release(receipt_bytes: [u8; 16]) -> Outcome {
-    held(receipt_bytes, |spi, key| scope::writing(None, || RELEASE.run(spi, key).count))
+    held(receipt_bytes, |spi, key| scope::writing(Cause::default(), || RELEASE.run(spi, key).count))
 }
 
 /// Moves the end of a lease to `lease` from now; `None`: the step's timeout.
@@ -195,7 +195,7 @@ pub fn extend(receipt_bytes: [u8; 16], lease: Option<Span>) -> Outcome {
     let until: Option<Timestamp> = lease.map(|lease| now.plus(lease));
     held(receipt_bytes, |spi, key| {
         let params = [key[0], key[1], key[2], crate::pg::value::optional(until), param(now)];
-        scope::writing(None, || EXTEND.run(spi, &params).count)
+        scope::writing(Cause::default(), || EXTEND.run(spi, &params).count)
     })
 }
 

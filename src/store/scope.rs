@@ -1,6 +1,8 @@
 //! What the engine itself is writing. Statement triggers fire also for the statements that the engine runs inside a
 //! trigger; the scope lets the inner one hand its rows to the outer instead of starting over, lets history say why a
 //! change was made, and tells the engine's own writes of kept columns from a client's.
+use crate::engine::time::Timestamp;
+use crate::pg::catalog;
 use std::cell::RefCell;
 
 /// One row of `steps` that an UPDATE changed, as both transition tables show it.
@@ -22,13 +24,34 @@ pub struct StepChange {
     pub worker: Option<String>,
     /// The error of a failed attempt, as stored jsonb.
     pub error: Option<Box<[u8]>>,
+    /// What the failure said about another attempt.
+    pub retryable: Option<bool>,
+    pub backoff_request_seconds: Option<i32>,
+    /// The time that the change stamped on the row.
+    pub at: Timestamp,
 }
 
-/// Why the engine writes.
+/// Why the engine writes, and on whose word.
 #[derive(Debug, Default, Clone)]
-pub struct Writing {
-    /// Goes into the metadata of each transition: JSON.
-    pub reason: Option<&'static str>,
+pub struct Cause {
+    /// Goes into the metadata of each transition.
+    pub reason: Option<String>,
+    /// Whom history names; nobody where the engine did what a worker's call asked, which names its worker.
+    pub actor: Option<String>,
+}
+
+/// The reason of a change that ends an attempt whose lease is over.
+pub const LEASE_EXPIRED: &str = "lease_expired";
+
+impl Cause {
+    pub fn reason(reason: &str) -> Self {
+        Self { reason: Some(reason.to_owned()), actor: None }
+    }
+}
+
+#[derive(Default)]
+struct Writing {
+    cause: Cause,
     /// Inside the propagation of a change: rows are handed to it instead of being propagated.
     nested: bool,
     handed: Vec<StepChange>,
@@ -48,15 +71,15 @@ impl Drop for Entry {
 }
 
 /// Runs `body` as a write of the engine.
-pub fn writing<R>(reason: Option<&'static str>, body: impl FnOnce() -> R) -> R {
-    STACK.with_borrow_mut(|stack| stack.push(Writing { reason, ..Writing::default() }));
+pub fn writing<R>(cause: Cause, body: impl FnOnce() -> R) -> R {
+    STACK.with_borrow_mut(|stack| stack.push(Writing { cause, ..Writing::default() }));
     let _entry = Entry;
     body()
 }
 
 /// Runs a statement of the propagation itself; returns the rows of `steps` that changed under it.
-pub fn propagating(reason: Option<&'static str>, body: impl FnOnce()) -> Vec<StepChange> {
-    STACK.with_borrow_mut(|stack| stack.push(Writing { reason, nested: true, handed: Vec::new() }));
+pub fn propagating(body: impl FnOnce()) -> Vec<StepChange> {
+    STACK.with_borrow_mut(|stack| stack.push(Writing { nested: true, ..Writing::default() }));
     let _entry = Entry;
     body();
     STACK.with_borrow_mut(|stack| stack.last_mut().map(|top| std::mem::take(&mut top.handed)).unwrap_or_default())
@@ -67,8 +90,10 @@ pub fn active() -> bool {
     STACK.with_borrow(|stack| !stack.is_empty())
 }
 
-pub fn reason() -> Option<&'static str> {
-    STACK.with_borrow(|stack| stack.last().and_then(|top| top.reason))
+/// Why the current statement is made: by the engine, or by the role whose statement it is.
+pub fn cause() -> Cause {
+    let by_engine = STACK.with_borrow(|stack| stack.last().map(|top| top.cause.clone()));
+    by_engine.unwrap_or_else(|| Cause { reason: None, actor: Some(catalog::actor()) })
 }
 
 /// Gives changed rows to the propagation around this statement; returns them where there is none.

@@ -2,8 +2,8 @@
 use super::error::StoreError;
 use super::graph_cache::{self, CachedTemplate};
 use super::history::{self, TaskChange};
-use super::scope::StepChange;
-use super::{scope, templates};
+use super::scope::{self, Cause, StepChange};
+use super::templates;
 use crate::engine::start::{InitialStep, Visible, initial_steps};
 use crate::engine::state::{StepState, TaskState};
 use crate::engine::time::Timestamp;
@@ -187,10 +187,11 @@ fn record(
     now: Timestamp,
 ) {
     let task_changes = |from: Option<TaskState>, to: TaskState| -> Vec<TaskChange> {
-        created.iter().map(|&task_id| TaskChange { task_id, template_id, from, to }).collect()
+        created.iter().map(|&task_id| TaskChange { task_id, template_id, from, to, at: now }).collect()
     };
-    scope::writing(Some("bypassed"), || {
-        history::record_tasks(spi, &task_changes(None, TaskState::Pending), now);
+    let cause = Cause { reason: None, actor: Some(catalog::actor()) };
+    scope::writing(cause.clone(), || {
+        history::record_tasks(spi, &task_changes(None, TaskState::Pending), &cause);
         let bypassed: Vec<&InitialStep> =
             steps.iter().filter(|step| step.state == StepState::ResolvedManually).collect();
         let changes: Vec<StepChange> = created
@@ -211,11 +212,14 @@ fn record(
                 claimable_now: false,
                 worker: None,
                 error: None,
+                retryable: None,
+                backoff_request_seconds: None,
+                at: now,
             })
             .collect();
-        history::record_steps(spi, &changes, now, |_| Some(String::from("{\"bypassed\": true}")));
+        history::record_steps(spi, &changes, &cause, |_| Some(String::from("{\"bypassed\": true}")));
         if bypassed.len() == steps.len() {
-            history::record_tasks(spi, &task_changes(Some(TaskState::Pending), TaskState::Complete), now);
+            history::record_tasks(spi, &task_changes(Some(TaskState::Pending), TaskState::Complete), &cause);
         }
     });
 }

@@ -47,6 +47,18 @@ fn failed(row: &SlotRow, state: StepState) -> bool {
         .is_some_and(|step| failed_for_good(state, row.want(column::ATTEMPTS), row.get(column::RETRYABLE), &step.rule))
 }
 
+/// The time that the row trigger stamped for this change: history says the same as the row.
+fn stamp(new: &SlotRow, to: StepState) -> Option<Timestamp> {
+    new.get(match to {
+        StepState::Pending => return None,
+        StepState::InProgress => column::LAST_ATTEMPTED_AT,
+        StepState::Error => column::LAST_FAILURE_AT,
+        StepState::Complete | StepState::Cancelled | StepState::ResolvedManually | StepState::Skipped => {
+            column::FINISHED_AT
+        }
+    })
+}
+
 fn change(old: &SlotRow, new: &SlotRow, from: StepState, to: StepState, now: Timestamp) -> Option<StepChange> {
     let (was, is) = (old.get::<Timestamp>(column::VISIBLE_AT), new.get::<Timestamp>(column::VISIBLE_AT));
     if from == to && was.is_some() == is.is_some() {
@@ -69,6 +81,9 @@ fn change(old: &SlotRow, new: &SlotRow, from: StepState, to: StepState, now: Tim
         claimable_now: is.is_some_and(|visible_at| visible_at <= now),
         worker: new.get::<String>(column::WORKER),
         error: if to == StepState::Error { new.get::<Jsonb>(column::ERROR).map(Jsonb::to_bytes) } else { None },
+        retryable: new.get(column::RETRYABLE),
+        backoff_request_seconds: new.get(column::BACKOFF_REQUEST_SECONDS),
+        at: stamp(new, to).unwrap_or(now),
     })
 }
 

@@ -1,6 +1,7 @@
 //! `tasks` AFTER UPDATE, for each statement: history of the tasks whose state changed; a task that was ended by hand
 //! ends its open steps too.
 use crate::engine::state::TaskState;
+use crate::engine::time::Timestamp;
 use crate::pg::time;
 use crate::pg::trigger::{SlotRow, TriggerRow, each_updated_row};
 use crate::store::columns::tasks as column;
@@ -9,8 +10,22 @@ use crate::store::propagate;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
+/// The time that the row trigger stamped for this change, if it did.
+fn stamp(old: &SlotRow, new: &SlotRow, to: TaskState) -> Option<Timestamp> {
+    match to {
+        TaskState::Pending => None,
+        TaskState::InProgress => {
+            new.get(column::STARTED_AT).filter(|_| old.get::<Timestamp>(column::STARTED_AT).is_none())
+        }
+        TaskState::Complete | TaskState::Error | TaskState::Cancelled | TaskState::ResolvedManually => {
+            new.get(column::FINISHED_AT)
+        }
+    }
+}
+
 #[pg_extern]
 fn tasks_after_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
+    let now = time::now();
     let mut changes = Vec::new();
     let mut ended_open = Vec::new();
     each_updated_row(fcinfo, |old, new| {
@@ -20,7 +35,8 @@ fn tasks_after_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
             return;
         }
         let task_id = new.want(column::TASK_ID);
-        changes.push(TaskChange { task_id, template_id: new.want(column::TEMPLATE_ID), from: Some(from), to });
+        let template_id = new.want(column::TEMPLATE_ID);
+        changes.push(TaskChange { task_id, template_id, from: Some(from), to, at: stamp(old, new, to).unwrap_or(now) });
         let ended = matches!(to, TaskState::Cancelled | TaskState::ResolvedManually);
         let settled: i32 = new.want::<i32>(column::COMPLETED_STEPS) + new.want::<i32>(column::CANCELLED_STEPS);
         if ended && settled < new.want(column::TOTAL_STEPS) {
@@ -28,7 +44,7 @@ fn tasks_after_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
         }
     });
     if !changes.is_empty() {
-        history::record_task_changes(&changes, time::now());
+        history::record_task_changes(&changes);
     }
     if !ended_open.is_empty() {
         propagate::cancel_open_steps(&ended_open);
