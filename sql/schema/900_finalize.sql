@@ -13,6 +13,18 @@ ALTER FUNCTION stepwise.fail_steps SECURITY DEFINER SET search_path = pg_catalog
 ALTER FUNCTION stepwise.extend_lease SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.release_step SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.report_and_claim SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.reset_step(bigint, text, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.reset_step(bigint, integer, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.resolve_step(bigint, text, jsonb, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.resolve_step(bigint, integer, jsonb, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.cancel_step(bigint, text, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.cancel_step(bigint, integer, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.set_backoff(bigint, text, interval, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.set_backoff(bigint, integer, interval, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.cancel_task SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.retry_task SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.release_backoff SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.purge_tasks SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 -- A worker may ask when to come back, but not read the steps.
 ALTER FUNCTION stepwise.next_visible_at SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 -- Statement triggers write history, children and counters for a role that may only update a state. The row triggers
@@ -182,6 +194,30 @@ COMMENT ON FUNCTION stepwise.extend_lease IS
     'Moves the end of a lease to lease (NULL: the timeout of the step) from now; returns accepted. Errors: 55000 for a stale receipt, P0002 for one that fits no step';
 COMMENT ON FUNCTION stepwise.release_step IS
     'Gives a step back: pending, claimable at once, the attempt not counted; returns accepted. Errors: 55000 for a stale receipt, P0002 for one that fits no step';
+COMMENT ON FUNCTION stepwise.reset_step(bigint, text, text, text) IS
+    'Takes a step in error, named by its name, back to pending with all of its attempts, claimable now; its task goes back to work. Returns accepted, or already_done where it is pending. reason and actor (NULL: the calling role) go into the history. Errors: 55000 for a step in another state, P0002 for no such task or step, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.reset_step(bigint, integer, text, text) IS
+    'reset_step for a step named by its step_id';
+COMMENT ON FUNCTION stepwise.resolve_step(bigint, text, jsonb, text, text) IS
+    'Counts a step, named by its name, as done by hand, with the results that its dependents are handed; they go on. Returns accepted, or already_done where it is resolved. Errors: 55000 for a step that is complete, cancelled or skipped, P0002 for no such task or step, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.resolve_step(bigint, integer, jsonb, text, text) IS
+    'resolve_step for a step named by its step_id';
+COMMENT ON FUNCTION stepwise.cancel_step(bigint, text, text, text) IS
+    'Gives up a step, named by its name, and with it the descendants that can no longer run; a worker that holds it finds its receipt stale. Returns accepted, or already_done where it is cancelled. Errors: 55000 for a step that is complete, resolved_manually or skipped, P0002 for no such task or step, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.cancel_step(bigint, integer, text, text) IS
+    'cancel_step for a step named by its step_id';
+COMMENT ON FUNCTION stepwise.set_backoff(bigint, text, interval, text, text) IS
+    'Delays the next attempt of a waiting step, named by its name, until backoff from now (whole seconds, rounded up); replaces the exponential backoff until the next claim. Returns accepted. Errors: 55000 for a step that does not wait for an attempt, P0002 for no such task or step, 22023 for a negative backoff, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.set_backoff(bigint, integer, interval, text, text) IS
+    'set_backoff for a step named by its step_id';
+COMMENT ON FUNCTION stepwise.cancel_task IS
+    'Cancels every step of a task that is not at its end; running workers find their receipts stale. Returns how many, 0 where it is cancelled already. Errors: 55000 for a task that is complete or resolved_manually, P0002 for no such task, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.retry_task IS
+    'Resets every step of a task that is in error; completed steps keep their results. Returns how many. Errors: 55000 for a task that is complete, cancelled or resolved_manually, P0002 for no such task, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.release_backoff IS
+    'Ends every backoff of a task now, not a start that was asked for later. Returns how many. Errors: P0002 for no such task, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.purge_tasks IS
+    'Removes at most max_tasks (1 to 100000) tasks, with their steps and history, that ended longer ago than older_than, oldest first. states: which; a task in error may still be taken back to work, so name it to have it removed. Returns how many. Errors: 22023 for an argument out of range, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.now IS
     'The clock of every rule: clock_timestamp() plus the setting stepwise.clock_offset';
 COMMENT ON FUNCTION stepwise.calculate_backoff IS
@@ -210,6 +246,15 @@ COMMENT ON FUNCTION stepwise.tasks_before_update IS
     'Trigger: refuses an illegal change of a task or of a kept column (55000), and ends a task when nothing of it can go on';
 COMMENT ON FUNCTION stepwise.tasks_after_update IS
     'Trigger: history and events of all tasks that a statement changed; ends the open steps of a task ended by hand';
+COMMENT ON FUNCTION stepwise.keep_rows IS
+    'Trigger: refuses a change or removal by hand of rows that only the engine changes or removes (55000)';
+COMMENT ON TRIGGER tasks_kept ON stepwise.tasks IS 'Tasks go by purge_tasks';
+COMMENT ON TRIGGER steps_kept ON stepwise.steps IS 'Steps go with their task';
+COMMENT ON TRIGGER transitions_kept ON stepwise.transitions IS 'History is append-only';
+COMMENT ON TRIGGER templates_kept ON stepwise.templates IS 'Templates never change';
+COMMENT ON TRIGGER template_steps_kept ON stepwise.template_steps IS 'Templates never change';
+COMMENT ON TRIGGER queues_kept ON stepwise.queues IS 'Backends remember the names of queues';
+COMMENT ON TRIGGER namespaces_kept ON stepwise.namespaces IS 'Backends remember the names of namespaces';
 COMMENT ON TRIGGER steps_before_update ON stepwise.steps IS 'The state machine of steps';
 COMMENT ON TRIGGER steps_after_update ON stepwise.steps IS 'What follows from changed steps';
 COMMENT ON TRIGGER tasks_before_update ON stepwise.tasks IS 'The state machine of tasks, and their end';

@@ -60,20 +60,15 @@ pub fn priority(value: Option<i32>) -> Result<i16, ArgumentError> {
     })
 }
 
-/// `retry_after` in whole seconds, rounded up; at most some thirty years.
-pub fn retry_after_seconds(value: Option<Interval>) -> Result<Option<i32>, ArgumentError> {
-    let Some(interval) = value else { return Ok(None) };
-    let span = time::span(&interval);
+/// A wait in whole seconds, rounded up; at most some thirty years.
+pub fn whole_seconds(name: &'static str, interval: &Interval) -> Result<i32, ArgumentError> {
+    let span = time::span(interval);
     if span.0 < 0 {
         let value = format!("{} microseconds", span.0);
-        return Err(ArgumentError::OutOfRange {
-            name: "retry_after",
-            value,
-            expected: "an interval that is not negative",
-        });
+        return Err(ArgumentError::OutOfRange { name, value, expected: "an interval that is not negative" });
     }
     let seconds = span.0 / 1_000_000 + i64::from(span.0 % 1_000_000 > 0);
-    Ok(Some(seconds.min(1_000_000_000) as i32))
+    Ok(seconds.min(1_000_000_000) as i32)
 }
 
 /// A text that is kept as it is: neither empty nor longer than `most` characters.

@@ -4,5 +4,6 @@
 mod arguments;
 mod ask;
 mod define;
+mod operate;
 mod start;
 mod work;

@@ -45,7 +45,8 @@ fn failures(
     let mut reports = Vec::with_capacity(receipts.len());
     for (((receipt, error), retryable), retry_after) in receipts.into_iter().zip(errors).zip(retryable).zip(retry_after)
     {
-        let retry_after_seconds = arguments::retry_after_seconds(retry_after)?;
+        let wait = retry_after.map(|wait| arguments::whole_seconds("retry_after", &wait));
+        let retry_after_seconds = wait.transpose()?;
         let verdict = Verdict::Fail { error, retryable, retry_after_seconds };
         reports.push(Report { receipt: *receipt.as_bytes(), verdict });
     }

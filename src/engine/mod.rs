@@ -8,6 +8,7 @@ pub mod cascade;
 pub mod context;
 pub mod event;
 pub mod graph;
+pub mod operate;
 pub mod outcome;
 pub mod readiness;
 pub mod receipt;

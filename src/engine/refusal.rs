@@ -19,6 +19,10 @@ pub enum Refusal {
     NotDue { from: StepState, visible_at: Option<Timestamp> },
     #[error("step cannot go from {from} to in_progress: it has no attempt left")]
     AttemptsExhausted { from: StepState, attempts: i32, retry_limit: i32 },
+    #[error("step cannot be reset: it is {from}")]
+    NotFailed { from: StepState },
+    #[error("backoff cannot be set: the step is {from}")]
+    NoBackoff { from: StepState, why: &'static str },
     #[error("task cannot go from {from} to {to}")]
     IllegalTask { from: TaskState, to: TaskState },
     #[error("task cannot go from {from} to {to}: it has unfinished steps")]
@@ -40,6 +44,8 @@ impl Refusal {
             Self::AttemptsExhausted { attempts, retry_limit, .. } => {
                 format!("Attempts: {attempts} of {retry_limit}.")
             }
+            Self::NotFailed { .. } => "Only a step in error is reset.".to_owned(),
+            Self::NoBackoff { why, .. } => format!("The step cannot be delayed: {why}."),
             Self::StepsUnfinished { completed, total, .. } => format!("Finished steps: {completed} of {total}."),
             Self::StepsLive { live, .. } => format!("Steps that can still run: {live}."),
         })
@@ -51,10 +57,11 @@ impl Refusal {
             Self::ParentsUnsatisfied { .. } => "Complete or resolve its parents first.",
             Self::NotDue { .. } => "Wait, or end the backoff with release_backoff.",
             Self::AttemptsExhausted { .. } => "Reset or resolve the step.",
+            Self::NotFailed { .. } => "Wait for its worker, or for its lease to end.",
             Self::StepsUnfinished { .. } => "Complete, resolve or skip its other steps; the task then follows.",
             Self::StepsLive { to: TaskState::Error, .. } => "A task fails by itself once its steps cannot go on.",
             Self::StepsLive { .. } => "Reset a failed step; the task then follows.",
-            Self::IllegalStep { .. } | Self::IllegalTask { .. } => return None,
+            Self::IllegalStep { .. } | Self::IllegalTask { .. } | Self::NoBackoff { .. } => return None,
         };
         Some(hint.to_owned())
     }

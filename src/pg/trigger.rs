@@ -3,6 +3,7 @@ use super::value::{Bind, Column};
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::pg_sys::{self, Datum};
 use pgrx::prelude::*;
+use std::ffi::CStr;
 
 /// What a trigger returns: the row to store, or nothing from an AFTER trigger. By the protocol it is never NULL.
 pub struct TriggerRow(Datum);
@@ -75,6 +76,13 @@ fn trigger_data(fcinfo: pg_sys::FunctionCallInfo) -> &'static pg_sys::TriggerDat
         }
         &*(*fcinfo).context.cast::<pg_sys::TriggerData>()
     }
+}
+
+/// The name of the trigger's table.
+pub fn table_name(fcinfo: pg_sys::FunctionCallInfo) -> String {
+    let data = trigger_data(fcinfo);
+    // SAFETY: the relation is open while its trigger runs; its name is a C string.
+    unsafe { CStr::from_ptr((*(*data.tg_relation).rd_rel).relname.data.as_ptr()) }.to_string_lossy().into_owned()
 }
 
 /// A BEFORE UPDATE trigger for one row: reads both rows, replaces columns of the new one.

@@ -1,4 +1,5 @@
 //! What the rows in the database refuse.
+use crate::engine::refusal::Refusal;
 use crate::pg::error::Explain;
 use pgrx::PgSqlErrorCode;
 
@@ -12,6 +13,14 @@ pub enum StoreError {
     TemplateConflict { label: String },
     #[error("could not serialize the registration of a template with a concurrent one")]
     RegistrationRace { label: String },
+    #[error("task does not exist")]
+    TaskNotFound { task_id: i64 },
+    #[error("step does not exist")]
+    StepNotFound { task_id: i64, step: String },
+    #[error("rows of stepwise.{table} are not changed or removed by hand")]
+    KeptRow { table: String },
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     #[error("unknown step to bypass")]
     UnknownBypass { step: String, template: String },
     #[error("step is not skippable")]
@@ -31,16 +40,21 @@ pub enum StoreError {
 impl Explain for StoreError {
     fn sqlstate(&self) -> PgSqlErrorCode {
         match self {
-            Self::TemplateNotFound { .. } | Self::ReceiptNotFound { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
+            Self::TemplateNotFound { .. }
+            | Self::TaskNotFound { .. }
+            | Self::StepNotFound { .. }
+            | Self::ReceiptNotFound { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
             Self::TemplateAmbiguous { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             Self::TemplateConflict { .. } => PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
             Self::RegistrationRace { .. } | Self::IdentityNotVisible { .. } => {
                 PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
             }
             Self::UnknownBypass { .. } | Self::NotSkippable { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-            Self::Stale { .. } | Self::ProtectedColumn { .. } | Self::ProtectedTaskColumn { .. } => {
-                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-            }
+            Self::Refused(_)
+            | Self::KeptRow { .. }
+            | Self::Stale { .. }
+            | Self::ProtectedColumn { .. }
+            | Self::ProtectedTaskColumn { .. } => PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
         }
     }
 
@@ -58,6 +72,10 @@ impl Explain for StoreError {
             Self::UnknownBypass { step, template } | Self::NotSkippable { step, template } => {
                 format!("The step is \"{step}\" of template {template}.")
             }
+            Self::TaskNotFound { task_id } => format!("The task is {task_id}."),
+            Self::StepNotFound { task_id, step } => format!("The step is {step} of task {task_id}."),
+            Self::Refused(refusal) => return refusal.detail(),
+            Self::KeptRow { .. } => return None,
             Self::IdentityNotVisible { key } => format!("The key is \"{key}\"."),
             Self::Stale { task_id, step_id } => {
                 format!("Step {step_id} of task {task_id} is no longer held with this receipt.")
@@ -76,6 +94,14 @@ impl Explain for StoreError {
                 "Templates never change: register the new content under a new version.".into()
             }
             Self::RegistrationRace { .. } | Self::IdentityNotVisible { .. } => "Retry the transaction.".into(),
+            Self::TaskNotFound { .. } => return None,
+            Self::StepNotFound { .. } => "Pass the name or the number of a step of the task.".into(),
+            Self::Refused(refusal) => return refusal.hint(),
+            Self::KeptRow { table } => match table.as_str() {
+                "tasks" | "steps" | "transitions" => "stepwise.purge_tasks removes finished tasks whole.".into(),
+                "templates" | "template_steps" => "Templates never change: register another version.".into(),
+                _ => "Tasks and the memory of backends refer to them.".into(),
+            },
             Self::UnknownBypass { .. } => "bypass_steps takes names of the template's steps.".into(),
             Self::NotSkippable { .. } => "Only steps defined with \"skippable\": true can be bypassed.".into(),
             Self::Stale { .. } => {

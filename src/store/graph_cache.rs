@@ -35,6 +35,10 @@ pub struct CachedTemplate {
 }
 
 impl CachedTemplate {
+    pub fn step_id(&self, name: &str) -> Option<i32> {
+        self.steps.iter().position(|step| step.name == name).and_then(|index| i32::try_from(index + 1).ok())
+    }
+
     pub fn step(&self, step_id: i32) -> Option<&CachedStep> {
         usize::try_from(step_id).ok().and_then(|id| id.checked_sub(1)).and_then(|index| self.steps.get(index))
     }

@@ -37,9 +37,13 @@ pub fn record_steps(
     metadata: impl Fn(&StepChange) -> Option<String>,
 ) {
     let changed: Vec<&StepChange> = changes.iter().filter(|change| change.from != change.to).collect();
-    if changed.is_empty() {
-        return;
+    if !changed.is_empty() {
+        record(spi, &changed, cause, metadata);
     }
+}
+
+/// Records all of these rows: also a backoff that was set, which leaves the state as it is.
+pub fn record(spi: &Session, changed: &[&StepChange], cause: &Cause, metadata: impl Fn(&StepChange) -> Option<String>) {
     let task_ids: Vec<i64> = changed.iter().map(|change| change.task_id).collect();
     let step_ids: Vec<i32> = changed.iter().map(|change| change.step_id).collect();
     let from: Vec<&str> = changed.iter().map(|change| change.from.as_str()).collect();

@@ -1,0 +1,96 @@
+//! What an operator may do to a step, by its state.
+//!
+//! In: which states each action is for, and which it finds already done. Out: what follows from the change
+//! (`transition`, `cascade`), which is the same whoever makes it.
+
+pub use super::refusal::Refusal;
+use super::rule::StepRule;
+use super::state::StepState;
+use super::transition::failed_for_good;
+
+/// An operator's action on one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// A failed step starts anew, with all of its attempts.
+    Reset,
+    /// The step counts as done; its dependents go on.
+    Resolve,
+    /// The step is given up, and the descendants that can no longer run with it.
+    Cancel,
+}
+
+impl Action {
+    /// The state it leads to.
+    pub fn target(self) -> StepState {
+        match self {
+            Action::Reset => StepState::Pending,
+            Action::Resolve => StepState::ResolvedManually,
+            Action::Cancel => StepState::Cancelled,
+        }
+    }
+
+    /// Whether the action changes a step in this state (`false`: it is so already), or why it may not.
+    pub fn applies(self, from: StepState) -> Result<bool, Refusal> {
+        let to = self.target();
+        if from == to {
+            return Ok(false);
+        }
+        match (self, from) {
+            // The table has in_progress → pending, but only for the worker that holds the step.
+            (Action::Reset, StepState::InProgress) => Err(Refusal::NotFailed { from }),
+            _ if from.may_become(to) => Ok(true),
+            _ => Err(Refusal::IllegalStep { from, to }),
+        }
+    }
+}
+
+/// Whether an explicit backoff may be set on the step, or why not.
+pub fn may_back_off(
+    state: StepState,
+    remaining_parents: i32,
+    attempts: i32,
+    retryable: Option<bool>,
+    rule: &StepRule,
+) -> Result<(), Refusal> {
+    match state {
+        StepState::Pending | StepState::Error if remaining_parents > 0 => {
+            Err(Refusal::NoBackoff { from: state, why: "it waits for its parents" })
+        }
+        StepState::Error if failed_for_good(state, attempts, retryable, rule) => {
+            Err(Refusal::NoBackoff { from: state, why: "it has no attempt left" })
+        }
+        StepState::Pending if rule.retry_limit <= 0 => {
+            Err(Refusal::NoBackoff { from: state, why: "no worker ever runs it" })
+        }
+        StepState::Pending | StepState::Error => Ok(()),
+        _ => Err(Refusal::NoBackoff { from: state, why: "it does not wait for an attempt" }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_so_already_stays() {
+        for action in [Action::Reset, Action::Resolve, Action::Cancel] {
+            assert_eq!(action.applies(action.target()), Ok(false));
+        }
+    }
+
+    #[test]
+    fn only_a_failed_step_is_reset() {
+        for from in StepState::ALL {
+            assert_eq!(Action::Reset.applies(from) == Ok(true), from == StepState::Error, "{from}");
+        }
+    }
+
+    #[test]
+    fn what_is_over_is_neither_resolved_nor_cancelled() {
+        for from in StepState::ALL {
+            for action in [Action::Resolve, Action::Cancel] {
+                assert_eq!(action.applies(from) == Ok(true), !from.is_terminal(), "{from}");
+            }
+        }
+    }
+}

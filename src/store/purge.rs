@@ -1,0 +1,46 @@
+//! Removal of finished tasks with their steps and their history.
+use super::scope::{self, Cause};
+use crate::engine::time::{Span, Timestamp};
+use crate::pg::array::array;
+use crate::pg::spi::{self, Statement};
+use crate::pg::time;
+use crate::pg::value::param;
+
+// In the order of the key: no index on finished_at has to be kept up with every task's end.
+static CANDIDATES: Statement = Statement::write(
+    "SELECT task_id FROM stepwise.tasks WHERE finished_at < $1 AND state = ANY ($2) ORDER BY task_id LIMIT $3",
+);
+// The lock order of everything: steps, then tasks. A reset may have taken a task back to work meanwhile.
+static LOCK_STEPS: Statement =
+    Statement::write("SELECT 1 FROM stepwise.steps WHERE task_id = ANY ($1) ORDER BY task_id, step_id FOR UPDATE");
+static LOCK_TASKS: Statement = Statement::write(
+    "SELECT task_id FROM stepwise.tasks WHERE task_id = ANY ($3) AND finished_at < $1 AND state = ANY ($2) \
+     ORDER BY task_id FOR UPDATE",
+);
+static DELETE_TRANSITIONS: Statement = Statement::write("DELETE FROM stepwise.transitions WHERE task_id = ANY ($1)");
+static DELETE_STEPS: Statement = Statement::write("DELETE FROM stepwise.steps WHERE task_id = ANY ($1)");
+static DELETE_TASKS: Statement = Statement::write("DELETE FROM stepwise.tasks WHERE task_id = ANY ($1)");
+
+/// Removes at most `most` tasks in one of `states` that ended longer ago than `older_than`; returns how many.
+pub fn purge(older_than: Span, most: i32, states: &[&str]) -> i32 {
+    let before: Timestamp = time::now().plus(Span(older_than.0.saturating_neg()));
+    spi::session(|spi| {
+        let candidates: Vec<i64> = CANDIDATES
+            .run(spi, &[param(before), array(states), param(i64::from(most))])
+            .iter()
+            .map(|row| row.want(1))
+            .collect();
+        if candidates.is_empty() {
+            return 0;
+        }
+        LOCK_STEPS.run(spi, &[array(&candidates)]);
+        let rows = LOCK_TASKS.run(spi, &[param(before), array(states), array(&candidates)]);
+        let ids: Vec<i64> = rows.iter().map(|row| row.want(1)).collect();
+        scope::writing(Cause::default(), || {
+            for statement in [&DELETE_TRANSITIONS, &DELETE_STEPS, &DELETE_TASKS] {
+                statement.run(spi, &[array(&ids)]);
+            }
+        });
+        ids.len() as i32
+    })
+}
