@@ -124,6 +124,23 @@ proptest! {
     }
 
     #[test]
+    fn the_heaviest_path_is_a_path_and_none_is_heavier(
+        graph in graph(12),
+        weights in prop::collection::vec(0..50_i64, 12),
+    ) {
+        let weight = |path: &[i32]| path.iter().map(|&id| weights[id as usize - 1]).sum::<i64>();
+        let path = graph.heaviest_path(&weights);
+        prop_assert!(graph.parents(path[0]).is_empty());
+        prop_assert!(path.windows(2).all(|pair| graph.children(pair[0]).contains(&pair[1])));
+        let mut open: Vec<Vec<i32>> = graph.step_ids().filter(|&id| graph.parents(id).is_empty()).map(|id| vec![id]).collect();
+        while let Some(other) = open.pop() {
+            prop_assert!(weight(&other) <= weight(&path), "{:?} {:?}", other, path);
+            let last = *other.last().unwrap();
+            open.extend(graph.children(last).iter().map(|&child| [other.as_slice(), &[child]].concat()));
+        }
+    }
+
+    #[test]
     fn a_new_task_waits_for_nobody_who_was_bypassed(
         graph in graph(25),
         bypassed in prop::collection::hash_set(1_i32..=25, 0..6),

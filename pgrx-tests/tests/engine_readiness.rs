@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use engine_support::step_state;
 use pg_stepwise_cluster_tests::engine::backoff::Backoff;
 use pg_stepwise_cluster_tests::engine::context::{Context, Tally};
+use pg_stepwise_cluster_tests::engine::explain::{Reason, claimable, explain};
 use pg_stepwise_cluster_tests::engine::outcome::outcome;
 use pg_stepwise_cluster_tests::engine::readiness::{Readiness, StepFacts, Surroundings, evaluate};
 use pg_stepwise_cluster_tests::engine::rule::StepRule;
@@ -282,6 +283,21 @@ proptest! {
     fn a_step_without_attempts_is_never_ready(step in facts(), rule in rule(), around in surroundings()) {
         let never = StepRule { retry_limit: 0, ..rule };
         prop_assert!(!evaluate(&step, &never, &around, KEY, NOW).ready_for_execution);
+    }
+
+    #[test]
+    fn a_step_is_explained_as_claimable_or_by_a_reason(
+        step in facts(),
+        rule in rule(),
+        around in surroundings(),
+        parents in prop::collection::vec((1..9, step_state()), 0..4),
+    ) {
+        let reasons = explain(&step, &rule, around.task, around.queue_paused, &parents, NOW);
+        if claimable(&step, &rule, around.queue_paused, NOW) {
+            prop_assert_eq!(reasons, [Reason::Claimable]);
+        } else {
+            prop_assert!(!reasons.is_empty() && !reasons.contains(&Reason::Claimable), "{:?}", reasons);
+        }
     }
 
     #[test]

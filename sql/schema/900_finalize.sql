@@ -38,6 +38,10 @@ ALTER FUNCTION stepwise.get_step_readiness_status_batch SET search_path = pg_cat
 ALTER FUNCTION stepwise.get_task_execution_context SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.get_task_execution_contexts_batch SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.template_definition SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.calculate_dependency_levels SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.critical_path SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.explain_step(bigint, text) SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.explain_step(bigint, integer) SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.get_viable_steps SET search_path = pg_catalog, pg_temp;
 
 -- Deny by default: functions are executable by PUBLIC unless revoked. Levels are granted by grant_access.
@@ -232,6 +236,14 @@ COMMENT ON FUNCTION stepwise.get_task_execution_contexts_batch IS
     'get_task_execution_context for many tasks, ordered by task_id';
 COMMENT ON FUNCTION stepwise.get_viable_steps IS
     'The steps of a task that can be claimed now, highest priority first, then oldest';
+COMMENT ON FUNCTION stepwise.calculate_dependency_levels IS
+    'The level of each step of a task in its graph: the length of the longest path from a step without parents. Errors: P0002 for no such task, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.critical_path IS
+    'The chain of steps of a task that takes the longest, by the run time of steps that have ended (measured) and, for the others, what the same step took in earlier tasks, else its timeout. until_its_end: the durations added up. Errors: P0002 for no such task, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.explain_step(bigint, text) IS
+    'Why a step, named by its name, cannot be claimed now: one row per reason (task_ended, step_ended, waits_for_parent, held, never_by_worker, no_attempt_left, not_retryable, backoff, delayed, queue_paused), until when where that is known; or one row claimable with its rank in the queue, 1 for the next. Errors: P0002 for no such task or step, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.explain_step(bigint, integer) IS
+    'explain_step for a step named by its step_id';
 COMMENT ON FUNCTION stepwise.next_visible_at IS
     'The earliest time at which a step of the named queues (NULL: all) can be claimed; it may be over. NULL: there is none. For a worker''s wait beside LISTEN stepwise_ready';
 COMMENT ON FUNCTION stepwise.grant_access IS

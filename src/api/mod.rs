@@ -4,6 +4,7 @@
 mod arguments;
 mod ask;
 mod define;
+mod inspect;
 mod operate;
 mod start;
 mod work;

@@ -111,6 +111,41 @@ impl Graph {
         Graph { parents: Edges::packed(&parents), children, levels }
     }
 
+    /// The path from a root to a step without children whose weights add up to the most, by step id. `weights` holds
+    /// that of step `i + 1` at `i`, none of them negative; a missing one is 0. Of several, the one with the lowest ids.
+    pub fn heaviest_path(&self, weights: &[i64]) -> Vec<i32> {
+        let weight = |step_id| index_of(step_id).and_then(|index| weights.get(index)).copied().unwrap_or(0);
+        let mut totals: Vec<i64> = Vec::with_capacity(self.len());
+        let mut from: Vec<Option<i32>> = Vec::with_capacity(self.len());
+        let total_of = |totals: &[i64], step_id| index_of(step_id).and_then(|index| totals.get(index)).copied();
+        for step_id in self.step_ids() {
+            let mut best: Option<(i64, i32)> = None;
+            for &parent in self.parents(step_id) {
+                let total = total_of(&totals, parent).unwrap_or(0);
+                if best.is_none_or(|(most, _)| total > most) {
+                    best = Some((total, parent));
+                }
+            }
+            totals.push(best.map_or(0, |(total, _)| total).saturating_add(weight(step_id)));
+            from.push(best.map(|(_, parent)| parent));
+        }
+        let mut last: Option<(i64, i32)> = None;
+        for step_id in self.step_ids().filter(|&step_id| self.children(step_id).is_empty()) {
+            let total = total_of(&totals, step_id).unwrap_or(0);
+            if last.is_none_or(|(most, _)| total > most) {
+                last = Some((total, step_id));
+            }
+        }
+        let mut path = Vec::new();
+        let mut next = last.map(|(_, step_id)| step_id);
+        while let Some(step_id) = next {
+            path.push(step_id);
+            next = index_of(step_id).and_then(|index| from.get(index).copied()).flatten();
+        }
+        path.reverse();
+        path
+    }
+
     fn last_id(&self) -> i32 {
         i32::try_from(self.levels.len()).unwrap_or(i32::MAX)
     }

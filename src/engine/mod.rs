@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod cascade;
 pub mod context;
 pub mod event;
+pub mod explain;
 pub mod graph;
 pub mod operate;
 pub mod outcome;

@@ -5,7 +5,7 @@
 use super::rule::StepRule;
 use super::state::{StepState, TaskState};
 use super::time::{Span, Timestamp};
-use super::transition::{StepKey, failed_for_good};
+use super::transition::{StepKey, attempt_left, failed_for_good};
 
 /// What is stored about a step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -55,9 +55,8 @@ pub fn evaluate(step: &StepFacts, rule: &StepRule, around: &Surroundings, key: S
     let in_error = step.state == StepState::Error;
     let exhausted = failed_for_good(step.state, step.attempts, step.retryable, rule);
     let next_retry_at = if exhausted { None } else { backoff_end(step, rule, key) };
-    let may_repeat = rule.retryable && step.retryable != Some(false);
-    let retry_eligible = step.attempts < rule.retry_limit
-        && (step.attempts <= 0 || may_repeat)
+    let retry_eligible = attempt_left(step.attempts, rule)
+        && (step.attempts <= 0 || step.retryable != Some(false))
         && next_retry_at.is_none_or(|at| at <= now)
         && !exhausted;
     let dependencies_satisfied = step.remaining_parents <= 0;

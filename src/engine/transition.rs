@@ -64,6 +64,12 @@ pub fn apply(
     }
 }
 
+/// Whether a worker may still be handed the step: its first attempt even where no failure may be followed by another.
+#[inline]
+pub fn attempt_left(attempts: i32, rule: &StepRule) -> bool {
+    attempts < rule.retry_limit && (rule.retryable || attempts <= 0)
+}
+
 /// Whether a step in this state has failed with no way to try again.
 #[inline]
 pub fn failed_for_good(state: StepState, attempts: i32, retryable: Option<bool>, rule: &StepRule) -> bool {

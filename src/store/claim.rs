@@ -5,6 +5,7 @@ use super::scope::{self, Cause, LEASE_EXPIRED};
 use crate::engine::receipt::{self, Receipt};
 use crate::engine::state::StepState;
 use crate::engine::time::{Span, Timestamp};
+use crate::engine::transition::attempt_left;
 use crate::pg::array::array;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::random;
@@ -100,9 +101,7 @@ impl Found {
     }
 
     fn has_attempt_left(&self) -> bool {
-        self.template
-            .step(self.step_id)
-            .is_some_and(|step| self.attempts < step.rule.retry_limit && (step.rule.retryable || self.attempts == 0))
+        self.template.step(self.step_id).is_some_and(|step| attempt_left(self.attempts, &step.rule))
     }
 }
 

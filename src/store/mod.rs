@@ -7,6 +7,7 @@ pub mod columns;
 pub mod error;
 pub mod graph_cache;
 pub mod history;
+pub mod inspect;
 pub mod operate;
 pub mod propagate;
 pub mod purge;

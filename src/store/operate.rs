@@ -48,13 +48,14 @@ static RELEASE_BACKOFFS: Statement = Statement::write(
      RETURNING state, queue_id, attempts, worker, step_id",
 );
 
-struct Task {
-    template_id: i64,
-    template: Rc<CachedTemplate>,
-    state: TaskState,
+pub struct Task {
+    pub template_id: i64,
+    pub template: Rc<CachedTemplate>,
+    pub state: TaskState,
 }
 
-fn task(spi: &Session, task_id: i64) -> Result<Task, StoreError> {
+/// The task as it is now.
+pub fn task(spi: &Session, task_id: i64) -> Result<Task, StoreError> {
     let rows = TASK.run(spi, &[param(task_id)]);
     let row = rows.first().ok_or(StoreError::TaskNotFound { task_id })?;
     let template_id = row.want(1);
