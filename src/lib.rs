@@ -35,7 +35,10 @@ extension_sql_file!(
     ]
 );
 extension_sql_file!("../sql/schema/040_views.sql", name = "views", requires = ["tables"]);
-extension_sql_file!("../sql/schema/050_access.sql", name = "access", requires = ["views"]);
+extension_sql_file!("../sql/schema/045_audit.sql", name = "audit", requires = ["constraints_indexes"]);
+extension_sql_file!("../sql/schema/046_fallback.sql", name = "fallback", requires = ["audit"]);
+extension_sql_file!("../sql/schema/047_verify.sql", name = "verify", requires = ["fallback"]);
+extension_sql_file!("../sql/schema/050_access.sql", name = "access", requires = ["views", "verify"]);
 extension_sql_file!("../sql/schema/900_finalize.sql", name = "finalize", finalize);
 
 #[allow(non_snake_case)]

@@ -20,13 +20,15 @@ CREATE TABLE stepwise.templates (
     namespace_id  bigint      NOT NULL,
     created_at    timestamptz NOT NULL,
     step_count    integer     NOT NULL,
+    insert_defaults boolean   NOT NULL,
     identity      text,
     name          text        NOT NULL,
     version       text        NOT NULL,
     version_order integer[]   NOT NULL,
     description   text,
     content_hash  bytea       NOT NULL,
-    definition    jsonb       NOT NULL
+    definition    jsonb       NOT NULL,
+    context_schema jsonb
 );
 
 CREATE TABLE stepwise.template_steps (

@@ -15,6 +15,17 @@ VALUES
     ('reader', 'explain_step'),
     ('reader', 'next_visible_at'),
     ('reader', 'template_definition'),
+    ('reader', 'task_history'),
+    ('reader', 'rebuild_task_state'),
+    ('reader', 'get_step_readiness_status_sql'),
+    ('reader', 'verify'),
+    -- What those and the view step_readiness are made of; they run with the caller's rights.
+    ('reader', 'fold_history'),
+    ('reader', 'rebuild_states'),
+    ('reader', 'derive_readiness'),
+    ('reader', 'calculate_backoff_sql'),
+    ('reader', 'jitter_sql'),
+    ('reader', 'now_sql'),
     ('worker', 'now'),
     ('worker', 'create_task'),
     ('worker', 'create_tasks'),
@@ -38,6 +49,7 @@ VALUES
     ('author', 'register_template'),
     ('owner', 'grant_access'),
     ('owner', 'revoke_access'),
+    ('owner', 'find_violations'),
     ('owner', 'keep_rows'),
     ('owner', 'steps_before_update'),
     ('owner', 'steps_after_update'),
@@ -79,7 +91,7 @@ BEGIN
         EXECUTE format(
             'GRANT SELECT ON stepwise.namespaces, stepwise.queues, stepwise.templates, stepwise.template_steps, '
             'stepwise.tasks, stepwise.transitions, stepwise.subscriptions, stepwise.task_transitions, '
-            'stepwise.step_transitions TO %I', role);
+            'stepwise.step_transitions, stepwise.step_readiness TO %I', role);
         -- All of a step but claim_token: whoever knows it can report for the worker that holds the step.
         EXECUTE format(
             'GRANT SELECT (task_id, template_id, queue_id, visible_at, last_attempted_at, last_failure_at, '

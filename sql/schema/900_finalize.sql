@@ -89,6 +89,8 @@ COMMENT ON COLUMN stepwise.templates.version IS 'Three numbers n.n.n';
 COMMENT ON COLUMN stepwise.templates.version_order IS 'The version as numbers: the latest is the greatest';
 COMMENT ON COLUMN stepwise.templates.description IS 'For people';
 COMMENT ON COLUMN stepwise.templates.content_hash IS 'SHA-256 of the definition: a second registration of the same content is the same template';
+COMMENT ON COLUMN stepwise.templates.context_schema IS 'JSON Schema (2020-12) that the contexts of its tasks must meet; NULL: anything goes';
+COMMENT ON COLUMN stepwise.templates.insert_defaults IS 'Whether what a context lacks is added from the defaults of context_schema';
 COMMENT ON COLUMN stepwise.templates.definition IS 'The definition as it was submitted';
 
 COMMENT ON TABLE stepwise.template_steps IS 'One step of a template. The edges of the graph live here once, not in every task';
@@ -179,7 +181,7 @@ COMMENT ON FUNCTION stepwise.register_template IS
 COMMENT ON FUNCTION stepwise.template_definition IS
     'The definition of a template as it was submitted; namespace NULL: the only one that has it, version NULL: the latest. Errors: P0002 for no such template, 22023 for a name that several namespaces have';
 COMMENT ON FUNCTION stepwise.create_task IS
-    'Starts a task of a template (namespace NULL: the only one that has it, version NULL: the latest) and returns its task_id; with an identity_key that is taken, the id of the first task with it, and nothing is created. run_at: no step is handed out before. priority: -1000 to 1000, added to that of each step. bypass_steps: names of skippable steps that count as resolved from the start. Errors: P0002 for no such template, 22023 for a bad argument, 22004 for NULL';
+    'Starts a task of a template (namespace NULL: the only one that has it, version NULL: the latest) and returns its task_id; with an identity_key that is taken, the id of the first task with it, and nothing is created. run_at: no step is handed out before. priority: -1000 to 1000, added to that of each step. bypass_steps: names of skippable steps that count as resolved from the start. Errors: P0002 for no such template, 22023 for a bad argument or a context that its template''s context_schema does not allow, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.create_tasks IS
     'create_task for many contexts in a fixed number of statements; task_ids in the order of the contexts. identity_keys: NULL, or one element (NULL: none) for each context';
 COMMENT ON FUNCTION stepwise.claim_steps IS
@@ -271,3 +273,28 @@ COMMENT ON TRIGGER steps_before_update ON stepwise.steps IS 'The state machine o
 COMMENT ON TRIGGER steps_after_update ON stepwise.steps IS 'What follows from changed steps';
 COMMENT ON TRIGGER tasks_before_update ON stepwise.tasks IS 'The state machine of tasks, and their end';
 COMMENT ON TRIGGER tasks_after_update ON stepwise.tasks IS 'What follows from changed tasks';
+
+COMMENT ON FUNCTION stepwise.task_history IS
+    'The history of a task and its steps in order; subject: the name of the step, or task. No such task: no row';
+COMMENT ON FUNCTION stepwise.rebuild_task_state IS
+    'What the rows of a task (step_id NULL) and its steps must say, from the history and the template alone: state, attempts, times. No such task: no row';
+COMMENT ON FUNCTION stepwise.get_step_readiness_status_sql IS
+    'get_step_readiness_status in plain SQL, from the states of the parents and the history: no counter, no native code, for where the library cannot be loaded';
+COMMENT ON VIEW stepwise.step_readiness IS
+    'get_step_readiness_status_sql for all tasks; a condition task_id = ... reaches the indexes';
+COMMENT ON FUNCTION stepwise.verify IS
+    'Every violation of an invariant, of one task or (NULL) of all; no row: the data are sound. invariant: parents_first (a claim before a parent was settled), remaining_parents, visibility (who can be claimed), claim_token, counters (of the task), liveness (a task that cannot go on, or goes on after its end), outcome, attempts, history (order, legal changes), results, template (steps, queues, priorities), references (rows without what they refer to), rebuild (rows differ from the history), readiness (native and SQL answers differ)';
+COMMENT ON FUNCTION stepwise.find_violations IS
+    'verify for a range of tasks';
+COMMENT ON FUNCTION stepwise.fold_history IS
+    'The history of each task (step_id NULL) and step in a range of tasks, folded into its last state, attempts, times, explicit backoff, and event_ids of its first claim and of its settling';
+COMMENT ON FUNCTION stepwise.rebuild_states IS
+    'rebuild_task_state for a range of tasks';
+COMMENT ON FUNCTION stepwise.derive_readiness IS
+    'get_step_readiness_status_sql for a range of tasks';
+COMMENT ON FUNCTION stepwise.calculate_backoff_sql IS
+    'calculate_backoff in plain SQL, equal to the microsecond';
+COMMENT ON FUNCTION stepwise.jitter_sql IS
+    'The part of a backoff''s jitter that task, step and attempt decide: a hash of them in [0, 1)';
+COMMENT ON FUNCTION stepwise.now_sql IS
+    'now in plain SQL: clock_timestamp() plus the setting stepwise.clock_offset, a text that PostgreSQL reads as an interval';

@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod cascade;
 pub mod context;
+pub mod context_schema;
 pub mod event;
 pub mod explain;
 pub mod graph;

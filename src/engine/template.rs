@@ -29,6 +29,10 @@ pub struct Template {
     pub version: Version,
     pub description: Option<String>,
     pub identity: Identity,
+    /// What a task's context must be, as submitted: a JSON Schema that has been checked.
+    pub context_schema: Option<Box<RawValue>>,
+    /// Whether what a context lacks is added from the schema's defaults.
+    pub insert_defaults: bool,
     /// In the order of step ids: step `i + 1` at `i`.
     pub steps: Vec<StepTemplate>,
     pub graph: Graph,

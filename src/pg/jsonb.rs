@@ -42,6 +42,19 @@ impl Jsonb {
         Jsonb(value.unwrap_or(pg_sys::Datum::null()))
     }
 
+    /// This value with `json` under the keys of `path`, whose last one may be new.
+    pub fn with(self, path: &[String], json: &str) -> Jsonb {
+        let path = super::array::array(path);
+        let json = std::ffi::CString::new(json).unwrap_or_default();
+        // SAFETY: jsonb, text[], jsonb and boolean are what jsonb_set takes; jsonb_in reads a C string.
+        let changed = unsafe {
+            let call = pgrx::fcinfo::direct_function_call_as_datum;
+            let json = call(pg_sys::jsonb_in, &[Some(pg_sys::Datum::from(json.as_ptr()))]);
+            call(pg_sys::jsonb_set, &[Some(self.0), Some(path.datum), json, Some(pg_sys::Datum::from(true))])
+        };
+        Jsonb(changed.unwrap_or(self.0))
+    }
+
     /// A copy of what [`Jsonb::to_bytes`] kept, in the current memory context.
     pub fn from_bytes(bytes: &[u8]) -> Jsonb {
         // SAFETY: the bytes are a whole plain varlena, copied into palloc'd (max-aligned) memory.

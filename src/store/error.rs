@@ -21,6 +21,8 @@ pub enum StoreError {
     KeptRow { table: String },
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error("context is not what the template asks for")]
+    ContextRefused { template: String, index: Option<usize>, violations: String },
     #[error("unknown step to bypass")]
     UnknownBypass { step: String, template: String },
     #[error("step is not skippable")]
@@ -49,7 +51,9 @@ impl Explain for StoreError {
             Self::RegistrationRace { .. } | Self::IdentityNotVisible { .. } => {
                 PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
             }
-            Self::UnknownBypass { .. } | Self::NotSkippable { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::ContextRefused { .. } | Self::UnknownBypass { .. } | Self::NotSkippable { .. } => {
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
+            }
             Self::Refused(_)
             | Self::KeptRow { .. }
             | Self::Stale { .. }
@@ -69,6 +73,10 @@ impl Explain for StoreError {
                 format!("Template \"{name}\" exists in these namespaces: {}.", namespaces.join(", "))
             }
             Self::TemplateConflict { label } | Self::RegistrationRace { label } => format!("The template is {label}."),
+            Self::ContextRefused { index: None, violations, .. } => violations.clone(),
+            Self::ContextRefused { index: Some(index), violations, .. } => {
+                format!("In contexts[{}]:\n{violations}", index + 1)
+            }
             Self::UnknownBypass { step, template } | Self::NotSkippable { step, template } => {
                 format!("The step is \"{step}\" of template {template}.")
             }
@@ -102,6 +110,7 @@ impl Explain for StoreError {
                 "templates" | "template_steps" => "Templates never change: register another version.".into(),
                 _ => "Tasks and the memory of backends refer to them.".into(),
             },
+            Self::ContextRefused { template, .. } => format!("See the context_schema of template {template}."),
             Self::UnknownBypass { .. } => "bypass_steps takes names of the template's steps.".into(),
             Self::NotSkippable { .. } => "Only steps defined with \"skippable\": true can be bypassed.".into(),
             Self::Stale { .. } => {

@@ -1,6 +1,7 @@
 //! Templates in the memory of a backend. A registered template never changes, and its id is never used again, so an
 //! entry is right until the extension is dropped and created anew.
 use crate::engine::backoff::Backoff;
+use crate::engine::context_schema::ContextSchema;
 use crate::engine::graph::Graph;
 use crate::engine::rule::StepRule;
 use crate::engine::time::Span;
@@ -9,7 +10,7 @@ use crate::pg::jsonb::Jsonb;
 use crate::pg::spi::{self, Statement};
 use crate::pg::value::param;
 use pgrx::pg_sys::Oid;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -32,9 +33,19 @@ pub struct CachedTemplate {
     pub label: String,
     pub graph: Graph,
     pub steps: Vec<CachedStep>,
+    /// The schema's text, and whether to insert its defaults.
+    schema: Option<(String, bool)>,
+    /// Compiled when the first task is created here: most backends claim and report only.
+    compiled: OnceCell<Option<ContextSchema>>,
 }
 
 impl CachedTemplate {
+    /// What contexts must be. It was checked at registration; a text that is no schema any more allows everything.
+    pub fn context_schema(&self) -> Option<&ContextSchema> {
+        let compile = || self.schema.as_ref().and_then(|(schema, defaults)| ContextSchema::new(schema, *defaults).ok());
+        self.compiled.get_or_init(compile).as_ref()
+    }
+
     pub fn step_id(&self, name: &str) -> Option<i32> {
         self.steps.iter().position(|step| step.name == name).and_then(|index| i32::try_from(index + 1).ok())
     }
@@ -61,7 +72,7 @@ thread_local! {
 
 // A step that a claim has just found may belong to a template that is younger than the caller's snapshot.
 static TEMPLATE: Statement = Statement::fresh(
-    "SELECT n.name, t.name, t.version FROM stepwise.templates t \
+    "SELECT n.name, t.name, t.version, t.context_schema::text, t.insert_defaults FROM stepwise.templates t \
      JOIN stepwise.namespaces n ON n.namespace_id = t.namespace_id \
      WHERE t.template_id = $1",
 );
@@ -124,9 +135,11 @@ fn current_incarnation() -> Oid {
 
 fn load(template_id: i64) -> Option<CachedTemplate> {
     spi::session(|spi| {
+        let schema: Option<(String, bool)>;
         let (namespace, name, version) = {
             let rows = TEMPLATE.run(spi, &[param(template_id)]);
             let row = rows.first()?;
+            schema = row.get::<String>(4).map(|schema| (schema, row.want::<bool>(5)));
             (row.want::<String>(1), row.want::<String>(2), row.want::<String>(3))
         };
         let rows = STEPS.run(spi, &[param(template_id)]);
@@ -150,6 +163,7 @@ fn load(template_id: i64) -> Option<CachedTemplate> {
             });
         }
         let label = format!("{namespace}/{name}@{version}");
-        Some(CachedTemplate { namespace, name, version, label, graph: Graph::from_parents(parents), steps })
+        let (graph, compiled) = (Graph::from_parents(parents), OnceCell::new());
+        Some(CachedTemplate { namespace, name, version, label, graph, steps, schema, compiled })
     })
 }

@@ -4,6 +4,7 @@ use super::graph_cache::{self, CachedTemplate};
 use super::history::{self, TaskChange};
 use super::scope::{self, Cause, StepChange};
 use super::templates;
+use crate::engine::context_schema::lines;
 use crate::engine::start::{InitialStep, Visible, initial_steps};
 use crate::engine::state::{StepState, TaskState};
 use crate::engine::time::Timestamp;
@@ -52,8 +53,9 @@ pub fn create(new: &NewTasks) -> Result<Vec<i64>, StoreError> {
         let found = templates::find(spi, new.template, new.namespace, new.version)?;
         let template = graph_cache::template_of_row(found.template_id);
         let steps = plan(&template, &new.bypass_steps)?;
+        let contexts = contexts(&template, &new.contexts)?;
         let now = time::now();
-        let (created, mut ids, taken) = insert_tasks(spi, new, &found, &template, &steps, now);
+        let (created, mut ids, taken) = insert_tasks(spi, new, &contexts, &found, &template, &steps, now);
         insert_steps(spi, new, found.template_id, &template, &steps, &created, now);
         record(spi, found.template_id, &template, &steps, &created, now);
         let start = new.run_at.unwrap_or(now);
@@ -66,6 +68,22 @@ pub fn create(new: &NewTasks) -> Result<Vec<i64>, StoreError> {
         resolve_taken(spi, found.template_id, &mut ids, &taken)?;
         Ok(ids.into_iter().flatten().collect())
     })
+}
+
+/// The contexts as they are stored: checked, with the defaults that the template wants inserted.
+fn contexts(template: &CachedTemplate, given: &[Jsonb]) -> Result<Vec<Jsonb>, StoreError> {
+    let Some(schema) = template.context_schema() else { return Ok(given.to_vec()) };
+    let mut contexts = Vec::with_capacity(given.len());
+    for (index, context) in given.iter().enumerate() {
+        let missing = schema.check(&context.to_text()).map_err(|violations| StoreError::ContextRefused {
+            template: template.label.clone(),
+            index: (given.len() > 1).then_some(index),
+            violations: lines(&violations),
+        })?;
+        // Added to the jsonb itself: a number with many digits stays what it is.
+        contexts.push(missing.iter().fold(*context, |context, one| context.with(&one.path, &one.default.to_string())));
+    }
+    Ok(contexts)
 }
 
 /// The first states of the steps, with those to bypass checked.
@@ -90,6 +108,7 @@ type Inserted = (Vec<i64>, Vec<Option<i64>>, Vec<(usize, String)>);
 fn insert_tasks(
     spi: &Session,
     new: &NewTasks,
+    contexts: &[Jsonb],
     found: &templates::FoundTemplate,
     template: &CachedTemplate,
     steps: &[InitialStep],
@@ -107,7 +126,7 @@ fn insert_tasks(
     let rows = INSERT_TASKS.run(
         spi,
         &[
-            array(&new.contexts),
+            array(contexts),
             keys,
             param(found.template_id),
             param(now),

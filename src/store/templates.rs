@@ -23,8 +23,8 @@ static FIND_VERSION: Statement = Statement::write(
 );
 static ADD_TEMPLATE: Statement = Statement::write(
     "INSERT INTO stepwise.templates (namespace_id, name, version, version_order, description, identity, step_count, \
-         definition, content_hash, created_at) \
-     SELECT n.namespace_id, $2, $3, $4, $5, $6, $7, $8, sha256(convert_to($8::text, 'UTF8')), $9 \
+         definition, content_hash, created_at, context_schema, insert_defaults) \
+     SELECT n.namespace_id, $2, $3, $4, $5, $6, $7, $8, sha256(convert_to($8::text, 'UTF8')), $9, $10::jsonb, $11 \
      FROM stepwise.namespaces n WHERE n.name = $1 \
      ON CONFLICT (namespace_id, name, version) DO NOTHING RETURNING template_id",
 );
@@ -68,6 +68,8 @@ pub fn register(template: &Template, definition: Jsonb) -> Result<i64, StoreErro
                 param(template.steps.len() as i32),
                 param(definition),
                 param(now),
+                optional(template.context_schema.as_deref().map(|schema| schema.get())),
+                param(template.insert_defaults),
             ],
         );
         match added.first() {

@@ -5,7 +5,10 @@
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 
+use serde_json::value::RawValue;
+
 use super::super::backoff::Backoff;
+use super::super::context_schema::ContextSchema;
 use super::super::graph::{self, Graph};
 use super::super::rule::StepRule;
 use super::super::time::Span;
@@ -47,6 +50,8 @@ pub fn template(document: Document<'_>) -> Result<Template, TemplateError> {
         Some("context") => Identity::Context,
         Some(_) => return Err(TemplateError::bad_value("identity", "must be \"context\" or \"none\"")),
     };
+    let insert_defaults = document.insert_defaults.unwrap_or(false);
+    let context_schema = context_schema(document.context_schema, insert_defaults)?;
     let defaults = document.defaults.unwrap_or_default().0;
     let inherited = inherit(defaults, document.default_retryable, document.default_retry_limit, &namespace)?;
     let (graph, sequence) = number(&steps)?;
@@ -56,7 +61,24 @@ pub fn template(document: Document<'_>) -> Result<Template, TemplateError> {
     }
     let steps = sequence.iter().filter_map(|&place| checked.get_mut(place)?.take()).collect();
     let description = document.description;
-    Ok(Template { namespace, name, version, description, identity, steps, graph })
+    Ok(Template { namespace, name, version, description, identity, context_schema, insert_defaults, steps, graph })
+}
+
+fn context_schema(
+    schema: Option<Box<RawValue>>,
+    insert_defaults: bool,
+) -> Result<Option<Box<RawValue>>, TemplateError> {
+    match &schema {
+        Some(schema) => {
+            ContextSchema::new(schema.get(), insert_defaults)
+                .map_err(|error| TemplateError::bad_value("context_schema", error.to_string()))?;
+        }
+        None if insert_defaults => {
+            return Err(TemplateError::bad_value("insert_defaults", "needs a context_schema"));
+        }
+        None => {}
+    }
+    Ok(schema)
 }
 
 fn number(steps: &[Step<'_>]) -> Result<(Graph, Vec<usize>), TemplateError> {

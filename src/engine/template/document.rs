@@ -23,6 +23,8 @@ pub struct Document<'a> {
     pub version: Option<String>,
     pub description: Option<String>,
     pub identity: Option<String>,
+    pub context_schema: Option<Box<RawValue>>,
+    pub insert_defaults: Option<bool>,
     #[serde(default)]
     pub defaults: Option<Object<Defaults>>,
     pub default_retryable: Option<bool>,

@@ -1,0 +1,285 @@
+-- The invariants: what holds in every database at every moment, each as one query that returns what breaks it.
+
+-- All of them in one statement, that is in one snapshot, for a range of tasks that reaches every index. The plan is
+-- made for the range at hand: one task, or all of them.
+CREATE FUNCTION stepwise.find_violations(first_task bigint, last_task bigint)
+RETURNS TABLE (invariant text, task_id bigint, step_id integer, detail text)
+LANGUAGE plpgsql STABLE PARALLEL SAFE
+SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_custom_plan
+-- Compiling a statement of this size takes longer than it saves.
+SET jit = off
+AS $function$
+#variable_conflict use_column
+DECLARE
+    started CONSTANT timestamptz := stepwise.now_sql();
+BEGIN
+    RETURN QUERY
+    WITH past AS MATERIALIZED (
+        SELECT h.* FROM stepwise.fold_history(first_task, last_task) AS h
+    ), step AS MATERIALIZED (
+        -- Steps beside their task, their template and their history, where there are such.
+        SELECT s.task_id, s.step_id, s.template_id, s.queue_id, s.priority, s.visible_at, s.claim_token, s.state,
+               s.remaining_parents, s.attempts, s.retryable, s.last_attempted_at, s.last_failure_at, s.finished_at,
+               s.results IS NOT NULL AS has_results,
+               t.state AS task_state, t.template_id AS task_template_id, t.priority AS task_priority,
+               e.step_id AS template_step_id, e.queue_id AS template_queue_id, e.priority AS template_priority,
+               e.parents, e.retry_limit, e.retryable AS may_repeat,
+               (SELECT count(*) FROM stepwise.steps AS p
+                WHERE p.task_id = s.task_id AND p.step_id = ANY (e.parents)
+                    AND p.state NOT IN ('complete', 'resolved_manually', 'skipped')) AS open_parents,
+               s.state = 'error' AND NOT (s.attempts < e.retry_limit AND e.retryable AND s.retryable IS NOT FALSE)
+                   AS failed_for_good,
+               h.state AS past_state, coalesce(h.attempts, 0) AS past_attempts, h.first_claim, h.completions,
+               coalesce(h.reported, false) AS reported
+        FROM stepwise.steps AS s
+        LEFT JOIN stepwise.tasks AS t ON t.task_id = s.task_id AND t.task_id BETWEEN first_task AND last_task
+        LEFT JOIN stepwise.template_steps AS e
+            ON e.template_id = coalesce(t.template_id, s.template_id) AND e.step_id = s.step_id
+        LEFT JOIN past AS h ON h.task_id = s.task_id AND h.step_id = s.step_id
+        WHERE s.task_id BETWEEN first_task AND last_task
+    ), task AS MATERIALIZED (
+        -- Tasks beside a recount of their steps and their history.
+        SELECT t.task_id, t.template_id, t.state, t.started_at, t.finished_at,
+               t.total_steps, t.live_steps, t.completed_steps, t.failed_steps, t.cancelled_steps,
+               coalesce(c.total, 0) AS total, coalesce(c.live, 0) AS live, coalesce(c.completed, 0) AS completed,
+               coalesce(c.failed, 0) AS failed, coalesce(c.cancelled, 0) AS cancelled,
+               h.state AS past_state
+        FROM stepwise.tasks AS t
+        LEFT JOIN (
+            SELECT s.task_id, count(*) AS total, count(s.visible_at) AS live,
+                   count(*) FILTER (WHERE s.state IN ('complete', 'resolved_manually', 'skipped')) AS completed,
+                   count(*) FILTER (WHERE s.failed_for_good) AS failed,
+                   count(*) FILTER (WHERE s.state = 'cancelled') AS cancelled
+            FROM step AS s GROUP BY s.task_id
+        ) AS c ON c.task_id = t.task_id
+        LEFT JOIN past AS h ON h.task_id = t.task_id AND h.step_id IS NULL
+        WHERE t.task_id BETWEEN first_task AND last_task
+    )
+
+    -- 1. A step that was claimed has every parent satisfied or skipped, since before its first claim.
+    SELECT 'parents_first', s.task_id, s.step_id,
+           format('claimed, but parent %s was %s', parent,
+               CASE WHEN p.settled IS NULL THEN 'never settled' ELSE 'settled later' END)
+    FROM step AS s
+    CROSS JOIN LATERAL unnest(s.parents) AS parent
+    LEFT JOIN past AS p ON p.task_id = s.task_id AND p.step_id = parent
+    WHERE (s.first_claim IS NOT NULL OR s.attempts > 0) AND (p.settled IS NULL OR p.settled > s.first_claim)
+
+    -- 2. remaining_parents counts the parents that are neither satisfied nor skipped.
+    UNION ALL
+    SELECT 'remaining_parents', s.task_id, s.step_id,
+           format('remaining_parents is %s, open parents are %s', s.remaining_parents, s.open_parents)
+    FROM step AS s
+    WHERE s.remaining_parents <> s.open_parents
+
+    -- 3. A step is visible exactly where it can make progress by itself.
+    UNION ALL
+    SELECT 'visibility', s.task_id, s.step_id,
+           format('%s with %s parents to wait for, but visible_at is %s', s.state, s.remaining_parents,
+               CASE WHEN s.visible_at IS NULL THEN 'not set' ELSE 'set' END)
+    FROM step AS s
+    WHERE CASE
+        WHEN s.state IN ('complete', 'cancelled', 'resolved_manually', 'skipped') OR s.remaining_parents > 0
+            OR s.failed_for_good THEN s.visible_at IS NOT NULL
+        WHEN s.state = 'in_progress' OR (s.state = 'pending' AND s.task_state IN ('pending', 'in_progress', 'error'))
+            THEN s.visible_at IS NULL
+        END
+
+    -- 4. Whoever holds a step has a token; whoever ended it keeps the token that did it; nobody else has one.
+    UNION ALL
+    SELECT 'claim_token', s.task_id, s.step_id,
+           format('%s %s claim_token', s.state,
+               CASE WHEN s.claim_token IS NULL THEN 'without a' WHEN s.claim_token BETWEEN 0 AND 549755813887 THEN 'with a'
+                   ELSE 'with an impossible' END)
+    FROM step AS s
+    WHERE (s.claim_token IS NOT NULL) <> (s.state IN ('in_progress', 'complete') OR (s.state = 'error' AND s.reported))
+        OR s.claim_token NOT BETWEEN 0 AND 549755813887
+
+    -- 5. A task's counters are the recount of its steps.
+    UNION ALL
+    SELECT 'counters', t.task_id, NULL,
+           format('(total, live, completed, failed, cancelled) is (%s, %s, %s, %s, %s), the steps say (%s, %s, %s, %s, %s)',
+               t.total_steps, t.live_steps, t.completed_steps, t.failed_steps, t.cancelled_steps,
+               t.total, t.live, t.completed, t.failed, t.cancelled)
+    FROM task AS t
+    WHERE (t.total_steps, t.live_steps, t.completed_steps, t.failed_steps, t.cancelled_steps)
+        <> (t.total, t.live, t.completed, t.failed, t.cancelled)
+
+    -- 6. A task has live steps until it has ended, and none afterwards.
+    UNION ALL
+    SELECT 'liveness', t.task_id, NULL, format('%s with %s live steps', t.state, t.live)
+    FROM task AS t
+    WHERE (t.state IN ('pending', 'in_progress')) <> (t.live > 0)
+
+    -- 7. A task ends as its steps say, unless it was resolved by hand.
+    UNION ALL
+    SELECT 'outcome', t.task_id, NULL, format('%s, the steps say %s', t.state, coalesce(o.state, 'nothing'))
+    FROM task AS t
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN t.failed > 0 THEN 'error' WHEN t.completed = t.total THEN 'complete'
+            WHEN t.cancelled > 0 THEN 'cancelled' END
+    ) AS o (state)
+    WHERE t.live = 0 AND t.state NOT IN ('resolved_manually', 'pending', 'in_progress')
+        AND t.state IS DISTINCT FROM o.state
+
+    -- 8. Attempts are the claims since the last reset less the releases, never more than the limit; a step that is given
+    -- up has used them all, or must not use another.
+    UNION ALL
+    SELECT 'attempts', s.task_id, s.step_id,
+           format('%s, %s of %s attempts, the history says %s', s.state, s.attempts, s.retry_limit, s.past_attempts)
+    FROM step AS s
+    WHERE s.attempts <> s.past_attempts OR s.attempts > s.retry_limit
+        OR (s.state = 'error' AND s.visible_at IS NULL AND s.remaining_parents = 0 AND NOT s.failed_for_good)
+
+    -- 9. History starts at the initial state, each change where the one before it has ended, by the rules, and ends at
+    -- the state of the row. A change of nothing is a backoff that was set on a waiting step.
+    UNION ALL
+    SELECT 'history', h.task_id, h.step_id,
+           format('event %s goes from %s to %s, ', h.event_id, coalesce(h.from_state, 'nothing'), h.to_state)
+               || CASE
+                   WHEN h.from_state IS NOT DISTINCT FROM h.state_before THEN 'against the rules'
+                   ELSE format('the state was %s', coalesce(h.state_before, 'nothing'))
+               END
+    FROM (
+        SELECT r.task_id, r.step_id, r.event_id, r.from_state, r.to_state, r.metadata,
+               coalesce(lag(r.to_state) OVER (PARTITION BY r.task_id, r.step_id ORDER BY r.event_id),
+                   CASE WHEN r.step_id IS NOT NULL THEN 'pending' END) AS state_before
+        FROM stepwise.transitions AS r
+        WHERE r.task_id BETWEEN first_task AND last_task
+    ) AS h
+    WHERE h.from_state IS DISTINCT FROM h.state_before
+        OR CASE
+            WHEN h.from_state IS NULL THEN h.to_state <> 'pending'
+            WHEN h.from_state = h.to_state THEN h.step_id IS NULL OR h.from_state NOT IN ('pending', 'error')
+                OR jsonb_typeof(h.metadata -> 'backoff_seconds') IS DISTINCT FROM 'number'
+            WHEN h.step_id IS NULL THEN (h.from_state, h.to_state) NOT IN (
+                ('pending', 'in_progress'), ('pending', 'complete'), ('pending', 'error'), ('pending', 'cancelled'),
+                ('pending', 'resolved_manually'), ('in_progress', 'complete'), ('in_progress', 'error'),
+                ('in_progress', 'cancelled'), ('in_progress', 'resolved_manually'), ('error', 'pending'),
+                ('error', 'in_progress'), ('error', 'cancelled'), ('error', 'resolved_manually'))
+            ELSE (h.from_state, h.to_state) NOT IN (
+                ('pending', 'in_progress'), ('pending', 'error'), ('pending', 'cancelled'),
+                ('pending', 'resolved_manually'), ('pending', 'skipped'), ('in_progress', 'pending'),
+                ('in_progress', 'complete'), ('in_progress', 'error'), ('in_progress', 'cancelled'),
+                ('in_progress', 'resolved_manually'), ('error', 'pending'), ('error', 'in_progress'),
+                ('error', 'cancelled'), ('error', 'resolved_manually'))
+        END
+    UNION ALL
+    SELECT 'history', r.task_id, r.step_id,
+           format('the state is %s, the history ends at %s', r.state, coalesce(r.past_state, 'nothing'))
+    FROM (
+        SELECT s.task_id, s.step_id, s.state, coalesce(s.past_state, 'pending') FROM step AS s
+        UNION ALL
+        SELECT t.task_id, NULL, t.state, t.past_state FROM task AS t
+    ) AS r (task_id, step_id, state, past_state)
+    WHERE r.state IS DISTINCT FROM r.past_state
+
+    -- 10. A step is completed at most once; results belong to a step that is complete, or was resolved with them.
+    UNION ALL
+    SELECT 'results', s.task_id, s.step_id,
+           CASE WHEN s.completions > 1 THEN format('completed %s times', s.completions)
+               ELSE format('%s with results', s.state) END
+    FROM step AS s
+    WHERE s.completions > 1 OR (s.has_results AND s.state NOT IN ('complete', 'resolved_manually'))
+
+    -- 11. A task has the steps of its template, all of them and no others, in their queues and with their priorities.
+    UNION ALL
+    SELECT 'template', coalesce(s.task_id, e.task_id), coalesce(s.step_id, e.step_id),
+           CASE
+               WHEN s.step_id IS NULL THEN 'the step is missing'
+               WHEN e.step_id IS NULL THEN 'the template has no such step'
+               WHEN s.template_id <> e.template_id
+                   THEN format('template %s, the task has %s', s.template_id, e.template_id)
+               ELSE format('queue %s and priority %s, template and task say %s and %s', s.queue_id, s.priority,
+                   e.queue_id, e.priority)
+           END
+    FROM (
+        SELECT t.task_id, t.template_id, x.step_id, x.queue_id, x.priority + t.priority AS priority
+        FROM stepwise.tasks AS t JOIN stepwise.template_steps AS x ON x.template_id = t.template_id
+        WHERE t.task_id BETWEEN first_task AND last_task
+    ) AS e
+    FULL JOIN (SELECT x.* FROM step AS x WHERE x.task_template_id IS NOT NULL) AS s
+        ON s.task_id = e.task_id AND s.step_id = e.step_id
+    WHERE (s.template_id, s.queue_id, s.priority) IS DISTINCT FROM (e.template_id, e.queue_id, e.priority)
+
+    -- What foreign keys would say.
+    UNION ALL
+    SELECT 'references', r.task_id, r.step_id, r.detail
+    FROM (
+        SELECT s.task_id, s.step_id, 'step without a task' FROM step AS s WHERE s.task_state IS NULL
+        UNION ALL
+        SELECT s.task_id, s.step_id, format('no queue %s', s.queue_id) FROM step AS s
+        WHERE NOT EXISTS (SELECT FROM stepwise.queues AS q WHERE q.queue_id = s.queue_id)
+        UNION ALL
+        SELECT t.task_id, NULL, format('no template %s', t.template_id) FROM task AS t
+        WHERE NOT EXISTS (SELECT FROM stepwise.templates AS x WHERE x.template_id = t.template_id)
+        UNION ALL
+        SELECT h.task_id, h.step_id, 'history without a task' FROM past AS h
+        WHERE NOT EXISTS (SELECT FROM task AS t WHERE t.task_id = h.task_id)
+        UNION ALL
+        SELECT h.task_id, h.step_id, 'history without a step' FROM past AS h
+        WHERE h.step_id IS NOT NULL AND EXISTS (SELECT FROM task AS t WHERE t.task_id = h.task_id)
+            AND NOT EXISTS (SELECT FROM step AS s WHERE s.task_id = h.task_id AND s.step_id = h.step_id)
+    ) AS r (task_id, step_id, detail)
+
+    -- The rows say what the history amounts to.
+    UNION ALL
+    SELECT 'rebuild', r.task_id, r.step_id,
+           format('the row says %s, the history %s',
+               ROW(r.state, r.attempts, r.last_attempted_at, r.last_failure_at, r.started_at, r.finished_at),
+               ROW(h.state, h.attempts, h.last_attempted_at, h.last_failure_at, h.started_at, h.finished_at))
+    FROM (
+        SELECT s.task_id, s.step_id, s.state, s.attempts, s.last_attempted_at, s.last_failure_at,
+               NULL::timestamptz, s.finished_at FROM step AS s
+        UNION ALL
+        SELECT t.task_id, NULL, t.state, NULL, NULL, NULL, t.started_at, t.finished_at FROM task AS t
+    ) AS r (task_id, step_id, state, attempts, last_attempted_at, last_failure_at, started_at, finished_at)
+    JOIN stepwise.rebuild_states(first_task, last_task) AS h
+        ON h.task_id = r.task_id AND coalesce(h.step_id, 0) = coalesce(r.step_id, 0)
+    WHERE (r.state, r.attempts, r.last_attempted_at, r.last_failure_at, r.started_at, r.finished_at)
+        IS DISTINCT FROM (h.state, h.attempts, h.last_attempted_at, h.last_failure_at, h.started_at, h.finished_at)
+
+    -- Two ways to the readiness of a step have one answer. They read the clock one after the other: what depends on the
+    -- time is compared unless a time of the step lies between the start of this check and now.
+    UNION ALL
+    SELECT 'readiness', coalesce(n.task_id, d.task_id), coalesce(n.step_id, d.step_id),
+           format('native says %s, the history %s',
+               CASE WHEN n.step_id IS NULL THEN 'nothing' ELSE n::text END,
+               CASE WHEN d.step_id IS NULL THEN 'nothing' ELSE d::text END)
+    FROM (
+        SELECT r.*
+        FROM (
+            -- In parts, so that no answer has to hold all steps at once. A task without a template has none.
+            SELECT array_agg(t.task_id) AS task_ids FROM task AS t
+            WHERE EXISTS (SELECT FROM stepwise.templates AS x WHERE x.template_id = t.template_id)
+            GROUP BY t.task_id / 100
+        ) AS part
+        CROSS JOIN LATERAL stepwise.get_step_readiness_status_batch(part.task_ids) AS r
+    ) AS n
+    FULL JOIN stepwise.derive_readiness(first_task, last_task) AS d ON d.task_id = n.task_id AND d.step_id = n.step_id
+    LEFT JOIN step AS s ON s.task_id = n.task_id AND s.step_id = n.step_id
+    WHERE (n.step_id, n.name, n.current_state, n.dependencies_satisfied, n.last_failure_at, n.next_retry_at,
+           n.total_parents, n.completed_parents, n.attempts, n.retry_limit, n.backoff_request_seconds,
+           n.last_attempted_at, n.processed, n.in_process)
+        IS DISTINCT FROM
+          (d.step_id, d.name, d.current_state, d.dependencies_satisfied, d.last_failure_at, d.next_retry_at,
+           d.total_parents, d.completed_parents, d.attempts, d.retry_limit, d.backoff_request_seconds,
+           d.last_attempted_at, d.processed, d.in_process)
+        OR ((n.retry_eligible, n.ready_for_execution) IS DISTINCT FROM (d.retry_eligible, d.ready_for_execution)
+            AND (d.next_retry_at BETWEEN started AND stepwise.now_sql()) IS NOT TRUE
+            AND (s.visible_at BETWEEN started AND stepwise.now_sql()) IS NOT TRUE)
+    ORDER BY 2, 3 NULLS FIRST, 1, 4;
+END
+$function$;
+
+-- SECURITY DEFINER: the check of tokens reads steps.claim_token, which is hidden from readers. No answer shows one.
+CREATE FUNCTION stepwise.verify(task_id bigint DEFAULT NULL)
+RETURNS TABLE (invariant text, task_id bigint, step_id integer, detail text)
+LANGUAGE sql STABLE PARALLEL SAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT v.invariant, v.task_id, v.step_id, v.detail
+    FROM stepwise.find_violations(coalesce(verify.task_id, '-9223372036854775808'),
+        coalesce(verify.task_id, '9223372036854775807')) AS v;
+END;
