@@ -18,6 +18,12 @@ BEGIN
         RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = 'schema "stepwise" belongs to another role',
             HINT = 'Drop or rename the schema "stepwise", then run CREATE EXTENSION pg_stepwise again.';
     END IF;
+    -- Texts cross between the database and Rust as UTF-8.
+    IF pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.<>) 'UTF8' THEN
+        RAISE EXCEPTION USING ERRCODE = '0A000', MESSAGE = 'pg_stepwise needs a database with encoding UTF8',
+            DETAIL = pg_catalog.format('The encoding is %s.', pg_catalog.getdatabaseencoding()),
+            HINT = 'CREATE DATABASE ... ENCODING UTF8 TEMPLATE template0.';
+    END IF;
 END
 $bootstrap$;
 

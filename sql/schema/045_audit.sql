@@ -7,12 +7,14 @@ RETURNS TABLE (event_id bigint, at timestamptz, step_id integer, subject text, f
     attempt integer, worker text, actor text, metadata jsonb)
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
-    -- Outer joins: the history is shown as it is, also where the rows it speaks of are damaged.
-    SELECT h.event_id, h.at, h.step_id, CASE WHEN h.step_id IS NULL THEN 'task' ELSE e.name END,
+    -- Shown as it is, also where the rows it speaks of are damaged.
+    SELECT h.event_id, h.at, h.step_id,
+           CASE WHEN h.step_id IS NULL THEN 'task' ELSE (
+               SELECT e.name FROM stepwise.template_steps AS e
+               WHERE e.template_id = t.template_id AND e.step_id = h.step_id) END,
            h.from_state, h.to_state, h.attempt, h.worker, h.actor, h.metadata
     FROM stepwise.transitions AS h
     LEFT JOIN stepwise.tasks AS t ON t.task_id = h.task_id
-    LEFT JOIN stepwise.template_steps AS e ON e.template_id = t.template_id AND e.step_id = h.step_id
     WHERE h.task_id = task_history.task_id
     ORDER BY h.event_id;
 END;
@@ -69,30 +71,39 @@ BEGIN ATOMIC
 END;
 
 -- What the rows of tasks and steps must say, from the history and the template. Of a task's row only its template is
--- asked, which never changes.
+-- asked, which never changes. FULL JOIN here and in what follows: it cannot be run as a nested loop, whose time grows
+-- with the square of a task's steps when the planner takes a large task for one of the usual size.
 CREATE FUNCTION stepwise.rebuild_states(first_task bigint, last_task bigint)
 RETURNS TABLE (task_id bigint, step_id integer, state text, attempts integer, last_attempted_at timestamptz,
     last_failure_at timestamptz, started_at timestamptz, finished_at timestamptz)
 LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
-    SELECT t.task_id, nullif(e.subject, 0),
-           CASE WHEN e.subject = 0 THEN h.state ELSE coalesce(h.state, 'pending') END,
-           CASE WHEN e.subject > 0 THEN coalesce(h.attempts, 0) END,
-           CASE WHEN e.subject > 0 THEN h.last_attempted_at END,
-           CASE WHEN e.subject > 0 THEN h.last_failure_at END,
-           CASE WHEN e.subject = 0 THEN h.started_at END,
+    SELECT task_id, nullif(subject, 0),
+           CASE WHEN subject = 0 THEN h.state ELSE coalesce(h.state, 'pending') END,
+           CASE WHEN subject > 0 THEN coalesce(h.attempts, 0) END,
+           CASE WHEN subject > 0 THEN h.last_attempted_at END,
+           CASE WHEN subject > 0 THEN h.last_failure_at END,
+           CASE WHEN subject = 0 THEN h.started_at END,
            -- A task in error has ended, a step in error has not.
            CASE WHEN h.state IN ('complete', 'cancelled', 'resolved_manually', 'skipped')
-                    OR (e.subject = 0 AND h.state = 'error') THEN h.changed_at END
-    FROM stepwise.tasks AS t
-    CROSS JOIN LATERAL (
-        SELECT s.step_id FROM stepwise.template_steps AS s WHERE s.template_id = t.template_id
-        UNION ALL
-        SELECT 0
-    ) AS e (subject)
-    LEFT JOIN stepwise.fold_history(first_task, last_task) AS h
-        ON h.task_id = t.task_id AND coalesce(h.step_id, 0) = e.subject
-    WHERE t.task_id BETWEEN first_task AND last_task;
+                    OR (subject = 0 AND h.state = 'error') THEN h.changed_at END
+    FROM (
+        SELECT t.task_id, e.subject, true
+        FROM stepwise.tasks AS t
+        CROSS JOIN LATERAL (
+            SELECT s.step_id FROM stepwise.template_steps AS s WHERE s.template_id = t.template_id
+            UNION ALL
+            SELECT 0
+        ) AS e (subject)
+        WHERE t.task_id BETWEEN first_task AND last_task
+    ) AS k (task_id, subject, known)
+    FULL JOIN (
+        SELECT f.task_id, coalesce(f.step_id, 0), f.state, f.changed_at, f.attempts, f.started_at, f.last_attempted_at,
+               f.last_failure_at
+        FROM stepwise.fold_history(first_task, last_task) AS f
+    ) AS h (task_id, subject, state, changed_at, attempts, started_at, last_attempted_at, last_failure_at)
+        USING (task_id, subject)
+    WHERE coalesce(k.known, false);
 END;
 
 CREATE FUNCTION stepwise.rebuild_task_state(task_id bigint)
@@ -102,5 +113,6 @@ LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
     SELECT r.step_id, r.state, r.attempts, r.last_attempted_at, r.last_failure_at, r.started_at, r.finished_at
     FROM stepwise.rebuild_states(rebuild_task_state.task_id, rebuild_task_state.task_id) AS r
+    WHERE r.task_id = rebuild_task_state.task_id
     ORDER BY r.step_id NULLS FIRST;
 END;

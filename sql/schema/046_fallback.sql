@@ -81,24 +81,33 @@ BEGIN ATOMIC
            f.state IN ('complete', 'resolved_manually', 'skipped'),
            f.state = 'in_progress'
     FROM (
-        SELECT s.task_id, s.step_id, s.state, s.visible_at, t.state AS task_state, coalesce(q.paused, false) AS paused,
+        SELECT b.task_id, b.step_id, b.state, b.visible_at, t.state AS task_state,
+               coalesce((SELECT q.paused FROM stepwise.queues AS q WHERE q.queue_id = b.queue_id), false) AS paused,
                e.name, e.retry_limit, e.backoff_base, e.backoff_cap, e.backoff_jitter,
                cardinality(e.parents) AS total_parents, p.settled AS settled_parents,
-               coalesce(h.attempts, 0) AS attempts, h.last_attempted_at, h.last_failure_at, h.changed_at,
-               CASE WHEN s.state IN ('pending', 'error') THEN h.backoff_seconds END AS backoff_seconds,
-               e.retryable AND h.retryable IS NOT FALSE AS may_repeat
-        FROM stepwise.tasks AS t
-        JOIN stepwise.steps AS s ON s.task_id = t.task_id
-        JOIN stepwise.template_steps AS e ON e.template_id = t.template_id AND e.step_id = s.step_id
-        LEFT JOIN stepwise.queues AS q ON q.queue_id = s.queue_id
-        LEFT JOIN stepwise.fold_history(first_task, last_task) AS h
-            ON h.task_id = s.task_id AND h.step_id = s.step_id
+               coalesce(b.attempts, 0) AS attempts, b.last_attempted_at, b.last_failure_at, b.changed_at,
+               CASE WHEN b.state IN ('pending', 'error') THEN b.backoff_seconds END AS backoff_seconds,
+               e.retryable AND b.retryable IS NOT FALSE AS may_repeat
+        FROM (
+            SELECT task_id, step_id, s.state, s.visible_at, s.queue_id, h.attempts, h.last_attempted_at,
+                   h.last_failure_at, h.changed_at, h.backoff_seconds, h.retryable
+            FROM (
+                SELECT x.task_id, x.step_id, x.state, x.visible_at, x.queue_id
+                FROM stepwise.steps AS x WHERE x.task_id BETWEEN first_task AND last_task
+            ) AS s
+            FULL JOIN (
+                SELECT x.* FROM stepwise.fold_history(first_task, last_task) AS x WHERE x.step_id IS NOT NULL
+            ) AS h USING (task_id, step_id)
+            WHERE coalesce(s.state, '') <> ''
+        ) AS b
+        JOIN stepwise.tasks AS t ON t.task_id = b.task_id AND t.task_id BETWEEN first_task AND last_task
+        JOIN stepwise.template_steps AS e ON e.template_id = t.template_id AND e.step_id = b.step_id
+        -- One look-up for each edge, however the planner sees the task.
         CROSS JOIN LATERAL (
-            SELECT count(*)::integer AS settled FROM stepwise.steps AS p
-            WHERE p.task_id = s.task_id AND p.step_id = ANY (e.parents)
-                AND p.state IN ('complete', 'resolved_manually', 'skipped')
+            SELECT count(*)::integer AS settled FROM unnest(e.parents) AS parent
+            WHERE (SELECT x.state FROM stepwise.steps AS x WHERE x.task_id = b.task_id AND x.step_id = parent)
+                IN ('complete', 'resolved_manually', 'skipped')
         ) AS p
-        WHERE t.task_id BETWEEN first_task AND last_task AND s.task_id BETWEEN first_task AND last_task
     ) AS f
     CROSS JOIN clock
     CROSS JOIN LATERAL (
@@ -117,6 +126,7 @@ BEGIN ATOMIC
                 FROM (SELECT stepwise.calculate_backoff_sql(
                     f.attempts, f.backoff_base, f.backoff_cap, f.backoff_jitter, f.task_id, f.step_id)) AS x (rest))
         END AS next_retry_at
+        OFFSET 0
     ) AS b
     CROSS JOIN LATERAL (
         SELECT b.next_retry_at,
@@ -135,6 +145,7 @@ LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
     SELECT r.*
     FROM stepwise.derive_readiness(get_step_readiness_status_sql.task_id, get_step_readiness_status_sql.task_id) AS r
+    WHERE r.task_id = get_step_readiness_status_sql.task_id
     ORDER BY r.step_id;
 END;
 

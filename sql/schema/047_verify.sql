@@ -18,26 +18,31 @@ BEGIN
     WITH past AS MATERIALIZED (
         SELECT h.* FROM stepwise.fold_history(first_task, last_task) AS h
     ), step AS MATERIALIZED (
-        -- Steps beside their task, their template and their history, where there are such.
-        SELECT s.task_id, s.step_id, s.template_id, s.queue_id, s.priority, s.visible_at, s.claim_token, s.state,
-               s.remaining_parents, s.attempts, s.retryable, s.last_attempted_at, s.last_failure_at, s.finished_at,
-               s.results IS NOT NULL AS has_results,
+        -- Steps beside their history, their task and their template, where there are such; a history without a step too.
+        SELECT b.*,
                t.state AS task_state, t.template_id AS task_template_id, t.priority AS task_priority,
-               e.step_id AS template_step_id, e.queue_id AS template_queue_id, e.priority AS template_priority,
                e.parents, e.retry_limit, e.retryable AS may_repeat,
-               (SELECT count(*) FROM stepwise.steps AS p
-                WHERE p.task_id = s.task_id AND p.step_id = ANY (e.parents)
-                    AND p.state NOT IN ('complete', 'resolved_manually', 'skipped')) AS open_parents,
-               s.state = 'error' AND NOT (s.attempts < e.retry_limit AND e.retryable AND s.retryable IS NOT FALSE)
-                   AS failed_for_good,
-               h.state AS past_state, coalesce(h.attempts, 0) AS past_attempts, h.first_claim, h.completions,
-               coalesce(h.reported, false) AS reported
-        FROM stepwise.steps AS s
-        LEFT JOIN stepwise.tasks AS t ON t.task_id = s.task_id AND t.task_id BETWEEN first_task AND last_task
+               (SELECT count(*) FROM unnest(e.parents) AS parent
+                WHERE (SELECT x.state FROM stepwise.steps AS x WHERE x.task_id = b.task_id AND x.step_id = parent)
+                    NOT IN ('complete', 'resolved_manually', 'skipped')) AS open_parents,
+               b.state = 'error' AND NOT (b.attempts < e.retry_limit AND e.retryable AND b.retryable IS NOT FALSE)
+                   AS failed_for_good
+        FROM (
+            SELECT task_id, step_id, s.template_id, s.queue_id, s.priority, s.visible_at, s.claim_token, s.state,
+                   s.remaining_parents, s.attempts, s.retryable, s.last_attempted_at, s.last_failure_at, s.finished_at,
+                   s.has_results, h.state AS past_state, coalesce(h.attempts, 0) AS past_attempts, h.first_claim,
+                   h.completions, coalesce(h.reported, false) AS reported
+            FROM (
+                SELECT x.task_id, x.step_id, x.template_id, x.queue_id, x.priority, x.visible_at, x.claim_token,
+                       x.state, x.remaining_parents, x.attempts, x.retryable, x.last_attempted_at, x.last_failure_at,
+                       x.finished_at, x.results IS NOT NULL AS has_results
+                FROM stepwise.steps AS x WHERE x.task_id BETWEEN first_task AND last_task
+            ) AS s
+            FULL JOIN (SELECT x.* FROM past AS x WHERE x.step_id IS NOT NULL) AS h USING (task_id, step_id)
+        ) AS b
+        LEFT JOIN stepwise.tasks AS t ON t.task_id = b.task_id AND t.task_id BETWEEN first_task AND last_task
         LEFT JOIN stepwise.template_steps AS e
-            ON e.template_id = coalesce(t.template_id, s.template_id) AND e.step_id = s.step_id
-        LEFT JOIN past AS h ON h.task_id = s.task_id AND h.step_id = s.step_id
-        WHERE s.task_id BETWEEN first_task AND last_task
+            ON e.template_id = coalesce(t.template_id, b.template_id) AND e.step_id = b.step_id
     ), task AS MATERIALIZED (
         -- Tasks beside a recount of their steps and their history.
         SELECT t.task_id, t.template_id, t.state, t.started_at, t.finished_at,
@@ -51,20 +56,23 @@ BEGIN
                    count(*) FILTER (WHERE s.state IN ('complete', 'resolved_manually', 'skipped')) AS completed,
                    count(*) FILTER (WHERE s.failed_for_good) AS failed,
                    count(*) FILTER (WHERE s.state = 'cancelled') AS cancelled
-            FROM step AS s GROUP BY s.task_id
+            FROM step AS s WHERE s.state IS NOT NULL GROUP BY s.task_id
         ) AS c ON c.task_id = t.task_id
         LEFT JOIN past AS h ON h.task_id = t.task_id AND h.step_id IS NULL
         WHERE t.task_id BETWEEN first_task AND last_task
     )
 
     -- 1. A step that was claimed has every parent satisfied or skipped, since before its first claim.
-    SELECT 'parents_first', s.task_id, s.step_id,
-           format('claimed, but parent %s was %s', parent,
+    SELECT 'parents_first', task_id, c.child,
+           format('claimed, but parent %s was %s', step_id,
                CASE WHEN p.settled IS NULL THEN 'never settled' ELSE 'settled later' END)
-    FROM step AS s
-    CROSS JOIN LATERAL unnest(s.parents) AS parent
-    LEFT JOIN past AS p ON p.task_id = s.task_id AND p.step_id = parent
-    WHERE (s.first_claim IS NOT NULL OR s.attempts > 0) AND (p.settled IS NULL OR p.settled > s.first_claim)
+    FROM (
+        SELECT s.task_id, parent, s.step_id, s.first_claim
+        FROM step AS s CROSS JOIN LATERAL unnest(s.parents) AS parent
+        WHERE s.first_claim IS NOT NULL OR s.attempts > 0
+    ) AS c (task_id, step_id, child, first_claim)
+    FULL JOIN past AS p USING (task_id, step_id)
+    WHERE coalesce(c.child, 0) > 0 AND (p.settled IS NULL OR p.settled > c.first_claim)
 
     -- 2. remaining_parents counts the parents that are neither satisfied nor skipped.
     UNION ALL
@@ -127,7 +135,12 @@ BEGIN
     -- up has used them all, or must not use another.
     UNION ALL
     SELECT 'attempts', s.task_id, s.step_id,
-           format('%s, %s of %s attempts, the history says %s', s.state, s.attempts, s.retry_limit, s.past_attempts)
+           format('%s after %s of %s attempts, ', s.state, s.attempts, s.retry_limit)
+               || CASE
+                   WHEN s.attempts <> s.past_attempts THEN format('the history says %s', s.past_attempts)
+                   WHEN s.attempts > s.retry_limit THEN 'too many'
+                   ELSE 'given up too early'
+               END
     FROM step AS s
     WHERE s.attempts <> s.past_attempts OR s.attempts > s.retry_limit
         OR (s.state = 'error' AND s.visible_at IS NULL AND s.remaining_parents = 0 AND NOT s.failed_for_good)
@@ -170,6 +183,7 @@ BEGIN
            format('the state is %s, the history ends at %s', r.state, coalesce(r.past_state, 'nothing'))
     FROM (
         SELECT s.task_id, s.step_id, s.state, coalesce(s.past_state, 'pending') FROM step AS s
+        WHERE s.state IS NOT NULL
         UNION ALL
         SELECT t.task_id, NULL, t.state, t.past_state FROM task AS t
     ) AS r (task_id, step_id, state, past_state)
@@ -199,7 +213,7 @@ BEGIN
         FROM stepwise.tasks AS t JOIN stepwise.template_steps AS x ON x.template_id = t.template_id
         WHERE t.task_id BETWEEN first_task AND last_task
     ) AS e
-    FULL JOIN (SELECT x.* FROM step AS x WHERE x.task_template_id IS NOT NULL) AS s
+    FULL JOIN (SELECT x.* FROM step AS x WHERE x.state IS NOT NULL AND x.task_state IS NOT NULL) AS s
         ON s.task_id = e.task_id AND s.step_id = e.step_id
     WHERE (s.template_id, s.queue_id, s.priority) IS DISTINCT FROM (e.template_id, e.queue_id, e.priority)
 
@@ -207,25 +221,25 @@ BEGIN
     UNION ALL
     SELECT 'references', r.task_id, r.step_id, r.detail
     FROM (
-        SELECT s.task_id, s.step_id, 'step without a task' FROM step AS s WHERE s.task_state IS NULL
+        SELECT s.task_id, s.step_id,
+               CASE WHEN s.state IS NOT NULL THEN 'step without a task' WHEN s.task_state IS NULL THEN 'history without a task'
+                   ELSE 'history without a step' END
+        FROM step AS s
+        WHERE s.state IS NULL OR s.task_state IS NULL
+        UNION ALL
+        SELECT h.task_id, NULL, 'history without a task' FROM past AS h
+        WHERE h.step_id IS NULL AND NOT EXISTS (SELECT FROM task AS t WHERE t.task_id = h.task_id)
         UNION ALL
         SELECT s.task_id, s.step_id, format('no queue %s', s.queue_id) FROM step AS s
-        WHERE NOT EXISTS (SELECT FROM stepwise.queues AS q WHERE q.queue_id = s.queue_id)
+        WHERE NOT EXISTS (SELECT FROM stepwise.queues AS q WHERE q.queue_id = s.queue_id) AND s.state IS NOT NULL
         UNION ALL
         SELECT t.task_id, NULL, format('no template %s', t.template_id) FROM task AS t
         WHERE NOT EXISTS (SELECT FROM stepwise.templates AS x WHERE x.template_id = t.template_id)
-        UNION ALL
-        SELECT h.task_id, h.step_id, 'history without a task' FROM past AS h
-        WHERE NOT EXISTS (SELECT FROM task AS t WHERE t.task_id = h.task_id)
-        UNION ALL
-        SELECT h.task_id, h.step_id, 'history without a step' FROM past AS h
-        WHERE h.step_id IS NOT NULL AND EXISTS (SELECT FROM task AS t WHERE t.task_id = h.task_id)
-            AND NOT EXISTS (SELECT FROM step AS s WHERE s.task_id = h.task_id AND s.step_id = h.step_id)
     ) AS r (task_id, step_id, detail)
 
     -- The rows say what the history amounts to.
     UNION ALL
-    SELECT 'rebuild', r.task_id, r.step_id,
+    SELECT 'rebuild', task_id, nullif(subject, 0),
            format('the row says %s, the history %s',
                ROW(r.state, r.attempts, r.last_attempted_at, r.last_failure_at, r.started_at, r.finished_at),
                ROW(h.state, h.attempts, h.last_attempted_at, h.last_failure_at, h.started_at, h.finished_at))
@@ -233,12 +247,16 @@ BEGIN
         SELECT s.task_id, s.step_id, s.state, s.attempts, s.last_attempted_at, s.last_failure_at,
                NULL::timestamptz, s.finished_at FROM step AS s
         UNION ALL
-        SELECT t.task_id, NULL, t.state, NULL, NULL, NULL, t.started_at, t.finished_at FROM task AS t
-    ) AS r (task_id, step_id, state, attempts, last_attempted_at, last_failure_at, started_at, finished_at)
-    JOIN stepwise.rebuild_states(first_task, last_task) AS h
-        ON h.task_id = r.task_id AND coalesce(h.step_id, 0) = coalesce(r.step_id, 0)
-    WHERE (r.state, r.attempts, r.last_attempted_at, r.last_failure_at, r.started_at, r.finished_at)
-        IS DISTINCT FROM (h.state, h.attempts, h.last_attempted_at, h.last_failure_at, h.started_at, h.finished_at)
+        SELECT t.task_id, 0, t.state, NULL, NULL, NULL, t.started_at, t.finished_at FROM task AS t
+    ) AS r (task_id, subject, state, attempts, last_attempted_at, last_failure_at, started_at, finished_at)
+    FULL JOIN (
+        SELECT x.*, coalesce(x.step_id, 0) AS subject, true AS known
+        FROM stepwise.rebuild_states(first_task, last_task) AS x
+    ) AS h USING (task_id, subject)
+    -- Where one side is missing, others have reported it.
+    WHERE coalesce(r.state, '') <> '' AND coalesce(h.known, false)
+        AND (r.state, r.attempts, r.last_attempted_at, r.last_failure_at, r.started_at, r.finished_at)
+            IS DISTINCT FROM (h.state, h.attempts, h.last_attempted_at, h.last_failure_at, h.started_at, h.finished_at)
 
     -- Two ways to the readiness of a step have one answer. They read the clock one after the other: what depends on the
     -- time is compared unless a time of the step lies between the start of this check and now.
@@ -258,7 +276,6 @@ BEGIN
         CROSS JOIN LATERAL stepwise.get_step_readiness_status_batch(part.task_ids) AS r
     ) AS n
     FULL JOIN stepwise.derive_readiness(first_task, last_task) AS d ON d.task_id = n.task_id AND d.step_id = n.step_id
-    LEFT JOIN step AS s ON s.task_id = n.task_id AND s.step_id = n.step_id
     WHERE (n.step_id, n.name, n.current_state, n.dependencies_satisfied, n.last_failure_at, n.next_retry_at,
            n.total_parents, n.completed_parents, n.attempts, n.retry_limit, n.backoff_request_seconds,
            n.last_attempted_at, n.processed, n.in_process)
@@ -268,7 +285,8 @@ BEGIN
            d.last_attempted_at, d.processed, d.in_process)
         OR ((n.retry_eligible, n.ready_for_execution) IS DISTINCT FROM (d.retry_eligible, d.ready_for_execution)
             AND (d.next_retry_at BETWEEN started AND stepwise.now_sql()) IS NOT TRUE
-            AND (s.visible_at BETWEEN started AND stepwise.now_sql()) IS NOT TRUE)
+            AND ((SELECT s.visible_at FROM stepwise.steps AS s WHERE s.task_id = n.task_id AND s.step_id = n.step_id)
+                BETWEEN started AND stepwise.now_sql()) IS NOT TRUE)
     ORDER BY 2, 3 NULLS FIRST, 1, 4;
 END
 $function$;

@@ -162,8 +162,8 @@ COMMENT ON COLUMN stepwise.transitions.attempt IS 'The attempt of the step that 
 COMMENT ON COLUMN stepwise.transitions.from_state IS 'State before; NULL at the creation of a task';
 COMMENT ON COLUMN stepwise.transitions.to_state IS 'State after';
 COMMENT ON COLUMN stepwise.transitions.worker IS 'The worker that held the step';
-COMMENT ON COLUMN stepwise.transitions.actor IS 'The role that changed a state by hand; NULL where the engine did';
-COMMENT ON COLUMN stepwise.transitions.metadata IS 'An object: error of a failed attempt, reason, cause (name of the step that took this one with it), bypassed';
+COMMENT ON COLUMN stepwise.transitions.actor IS 'Who created the task or changed a state by hand or as an operator; NULL where the engine did';
+COMMENT ON COLUMN stepwise.transitions.metadata IS 'An object with some of: error, retryable and backoff_seconds of a failed attempt, reason, cause (name of the step that took this one with it), bypassed';
 
 COMMENT ON TABLE stepwise.subscriptions IS 'A durable reader of the history and how far it has read';
 COMMENT ON COLUMN stepwise.subscriptions.subscription_id IS 'Key';
@@ -185,7 +185,7 @@ COMMENT ON FUNCTION stepwise.create_task IS
 COMMENT ON FUNCTION stepwise.create_tasks IS
     'create_task for many contexts in a fixed number of statements; task_ids in the order of the contexts. identity_keys: NULL, or one element (NULL: none) for each context';
 COMMENT ON FUNCTION stepwise.claim_steps IS
-    'Hands out up to max_steps (1 to 1000) claimable steps of the named queues (NULL: all), highest priority first, then oldest; no row where there is none, at once. Never waits for another claim. lease: how long the claim holds (NULL: the timeout of each step). dependencies: {"parent name": its results, ...}. The receipt is all that a report needs';
+    'Hands out up to max_steps (1 to 1000) claimable steps of the named queues (NULL: all), highest priority first, then oldest; no row where there is none, at once. Passes over steps that another transaction is claiming; waits only while one that has claimed the first step of the same task is still open. lease: how long the claim holds (NULL: the timeout of each step). dependencies: {"parent name": its results, ...}. The receipt is all that a report needs';
 COMMENT ON FUNCTION stepwise.complete_step IS
     'Reports success; returns accepted, or already_done where the same report was accepted before. Errors: 55000 for a stale receipt (claimed again, or decided by an operator), P0002 for one that fits no step; the whole transaction rolls back with it';
 COMMENT ON FUNCTION stepwise.complete_steps IS
@@ -223,7 +223,7 @@ COMMENT ON FUNCTION stepwise.retry_task IS
 COMMENT ON FUNCTION stepwise.release_backoff IS
     'Ends every backoff of a task now, not a start that was asked for later. Returns how many. Errors: P0002 for no such task, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.purge_tasks IS
-    'Removes at most max_tasks (1 to 100000) tasks, with their steps and history, that ended longer ago than older_than, oldest first. states: which; a task in error may still be taken back to work, so name it to have it removed. Returns how many. Errors: 22023 for an argument out of range, 22004 for NULL';
+    'Removes at most max_tasks (1 to 100000) tasks, with their steps and history, that ended longer ago than older_than, in the order of their ids. states: which; a task in error may still be taken back to work, so name it to have it removed. Returns how many. Errors: 22023 for an argument out of range, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.now IS
     'The clock of every rule: clock_timestamp() plus the setting stepwise.clock_offset';
 COMMENT ON FUNCTION stepwise.calculate_backoff IS
@@ -237,7 +237,7 @@ COMMENT ON FUNCTION stepwise.get_task_execution_context IS
 COMMENT ON FUNCTION stepwise.get_task_execution_contexts_batch IS
     'get_task_execution_context for many tasks, ordered by task_id';
 COMMENT ON FUNCTION stepwise.get_viable_steps IS
-    'The steps of a task that can be claimed now, highest priority first, then oldest';
+    'The steps of a task that are ready for execution now, highest priority first, then oldest';
 COMMENT ON FUNCTION stepwise.calculate_dependency_levels IS
     'The level of each step of a task in its graph: the length of the longest path from a step without parents. Errors: P0002 for no such task, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.critical_path IS

@@ -13,7 +13,8 @@ use crate::store::{graph_cache, propagate};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-/// What only the engine changes. Visibility belongs to it too, where the state stays: the task's counter follows it.
+/// What only the engine changes. Visibility belongs to it too, where the state stays: the task's counter follows it, and
+/// a backoff has other columns that say the same.
 fn protect(old: &SlotRow, new: &SlotRow, from: StepState, to: StepState) -> Result<(), StoreError> {
     let (task_id, step_id) = (old.want::<i64>(column::TASK_ID), old.want::<i32>(column::STEP_ID));
     let changed = |name| Err(StoreError::ProtectedColumn { column: name, task_id, step_id });
@@ -29,8 +30,9 @@ fn protect(old: &SlotRow, new: &SlotRow, from: StepState, to: StepState) -> Resu
     if old.want::<i32>(column::REMAINING_PARENTS) != new.want::<i32>(column::REMAINING_PARENTS) {
         return changed("remaining_parents");
     }
-    let visible = |row: &SlotRow| row.get::<Timestamp>(column::VISIBLE_AT).is_some();
-    if from == to && visible(old) != visible(new) {
+    // Whether a step is in its queue, and when a failed one may run again, follow from other columns.
+    let (was, is) = (old.get::<Timestamp>(column::VISIBLE_AT), new.get::<Timestamp>(column::VISIBLE_AT));
+    if from == to && (was.is_some() != is.is_some() || from == StepState::Error && was != is) {
         return changed("visible_at");
     }
     Ok(())

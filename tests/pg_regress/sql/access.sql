@@ -101,3 +101,11 @@ ALTER SCHEMA stepwise OWNER TO regress_trapper;
 CREATE EXTENSION pg_stepwise;
 DROP SCHEMA stepwise;
 DROP ROLE regress_trapper;
+-- So is a database whose texts are not UTF-8.
+SELECT current_database() AS here \gset
+CREATE DATABASE regress_latin1 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0;
+\c regress_latin1
+\set SHOW_CONTEXT never
+CREATE EXTENSION pg_stepwise;
+\c :here
+DROP DATABASE regress_latin1;

@@ -136,16 +136,18 @@ SELECT r.* FROM (VALUES ('SELECT stepwise.reset_step(NULL, ''a'')'), ('SELECT st
     ('SELECT stepwise.purge_tasks(''1 day'', 0)'), ('SELECT stepwise.purge_tasks(''1 day'', states => ''{pending}'')')) AS v (statement),
     LATERAL test.refused(replace(v.statement, '$t', (SELECT max(task_id)::text FROM stepwise.tasks))) r;
 
--- Deep and wide: no recursion, and a chain or a fan of 100 000 steps falls with its root.
-SELECT stepwise.register_template(jsonb_build_object('name', 'chain', 'steps', (SELECT jsonb_agg(jsonb_build_object('name', 's' || n,
-    'depends_on', CASE WHEN n = 1 THEN '[]'::jsonb ELSE to_jsonb('s' || (n - 1)) END) ORDER BY n) FROM generate_series(1, 100000) n))) > 0 AS chain,
-    stepwise.register_template(jsonb_build_object('name', 'fan', 'steps', (SELECT jsonb_agg(jsonb_build_object('name', 's' || n,
-    'depends_on', CASE WHEN n = 1 THEN '[]'::jsonb ELSE '["s1"]' END) ORDER BY n) FROM generate_series(1, 100000) n))) > 0 AS fan;
+-- Deep and wide: no recursion, and a chain of 100 000 steps falls with its root, as does a fan.
+CREATE FUNCTION test.large(name text, steps integer, parent text) RETURNS boolean LANGUAGE sql AS $$
+    SELECT stepwise.register_template(jsonb_build_object('name', name, 'steps', jsonb_agg(jsonb_build_object('name', 's' || n,
+        'depends_on', CASE WHEN n = 1 THEN '[]'::jsonb ELSE to_jsonb(replace(parent, 'n', (n - 1)::text)) END) ORDER BY n))) > 0
+    FROM generate_series(1, steps) n
+$$;
+SELECT test.large('chain', 100000, 'sn') AS chain, test.large('fan', 20000, 's1') AS fan;
 SELECT stepwise.create_task('chain') AS chain, stepwise.create_task('fan') AS fan \gset
 SELECT stepwise.cancel_step(:chain, 's1');
 UPDATE stepwise.steps SET state = 'skipped' WHERE task_id = :fan AND step_id = 1;
 SELECT task_id = :chain AS chain, state, count(*) FROM stepwise.steps WHERE task_id IN (:chain, :fan) GROUP BY 1, 2 ORDER BY 1;
 SELECT state, total_steps, live_steps, completed_steps, cancelled_steps FROM stepwise.tasks WHERE task_id IN (:chain, :fan) ORDER BY task_id;
-SELECT stepwise.create_task('chain') AS chain \gset
-SELECT stepwise.cancel_task(:chain);
-SELECT count(*), count(DISTINCT metadata) AS metadata FROM stepwise.transitions WHERE task_id = :chain;
+SELECT stepwise.create_task('fan') AS fan \gset
+SELECT stepwise.cancel_task(:fan);
+SELECT count(*), count(DISTINCT metadata) AS metadata FROM stepwise.transitions WHERE task_id = :fan;

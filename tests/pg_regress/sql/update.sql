@@ -44,7 +44,8 @@ SELECT v.change, r.code, r.message FROM (VALUES
     ('tasks', 'completed_steps = 7'), ('tasks', 'failed_steps = 7'), ('tasks', 'cancelled_steps = 7')) AS v (place, change),
     LATERAL test.refused(format('UPDATE stepwise.%s SET %s WHERE task_id = %s', v.place, v.change, :task_id)) r;
 SELECT * FROM test.refused('UPDATE stepwise.tasks SET live_steps = 7');
--- A delay of what may be claimed is no change of what is kept.
+SELECT code, message FROM test.refused('UPDATE stepwise.steps SET visible_at = stepwise.now() WHERE task_id = 2 AND step_id = 2');
+-- A delay of what may be claimed is no change of what is kept, nor is an earlier end of a lease.
 UPDATE stepwise.steps SET visible_at = stepwise.now() + interval '1 day' WHERE task_id = :task_id AND visible_at IS NOT NULL;
 SELECT name, visible FROM test.steps WHERE task_id = :task_id;
 SELECT r.* FROM (VALUES ('stepwise.steps_before_update()'), ('stepwise.steps_after_update()'),
