@@ -8,7 +8,8 @@ LANGUAGE sql VOLATILE PARALLEL SAFE
 BEGIN ATOMIC
     SELECT clock_timestamp() + (o.clock_offset - make_interval(days => extract(day FROM o.clock_offset)::integer))
         + make_interval(hours => 24 * extract(day FROM o.clock_offset)::integer)
-    FROM (SELECT coalesce(nullif(btrim(current_setting('stepwise.clock_offset', true)), ''), '0')::interval) AS o (clock_offset);
+    FROM (SELECT coalesce(nullif(btrim(current_setting('stepwise.clock_offset', true)), ''), '0')::interval)
+        AS o (clock_offset);
 END;
 
 -- A number in [0, 1) that depends on nothing but its arguments: three rounds of SplitMix64. Unsigned 64-bit arithmetic

@@ -18,7 +18,7 @@ BEGIN
     WITH past AS MATERIALIZED (
         SELECT h.* FROM stepwise.fold_history(first_task, last_task) AS h
     ), step AS MATERIALIZED (
-        -- Steps beside their history, their task and their template, where there are such; a history without a step too.
+        -- Steps beside their history, task and template, where there are such; a history without its step too.
         SELECT b.*,
                t.state AS task_state, t.template_id AS task_template_id, t.priority AS task_priority,
                e.parents, e.retry_limit, e.retryable AS may_repeat,
@@ -98,8 +98,11 @@ BEGIN
     UNION ALL
     SELECT 'claim_token', s.task_id, s.step_id,
            format('%s %s claim_token', s.state,
-               CASE WHEN s.claim_token IS NULL THEN 'without a' WHEN s.claim_token BETWEEN 0 AND 549755813887 THEN 'with a'
-                   ELSE 'with an impossible' END)
+               CASE
+                   WHEN s.claim_token IS NULL THEN 'without a'
+                   WHEN s.claim_token BETWEEN 0 AND 549755813887 THEN 'with a'
+                   ELSE 'with an impossible'
+               END)
     FROM step AS s
     WHERE (s.claim_token IS NOT NULL) <> (s.state IN ('in_progress', 'complete') OR (s.state = 'error' AND s.reported))
         OR s.claim_token NOT BETWEEN 0 AND 549755813887
@@ -107,9 +110,9 @@ BEGIN
     -- 5. A task's counters are the recount of its steps.
     UNION ALL
     SELECT 'counters', t.task_id, NULL,
-           format('(total, live, completed, failed, cancelled) is (%s, %s, %s, %s, %s), the steps say (%s, %s, %s, %s, %s)',
-               t.total_steps, t.live_steps, t.completed_steps, t.failed_steps, t.cancelled_steps,
-               t.total, t.live, t.completed, t.failed, t.cancelled)
+           format('(total, live, completed, failed, cancelled) is %s, the steps say %s',
+               (t.total_steps, t.live_steps, t.completed_steps, t.failed_steps, t.cancelled_steps),
+               (t.total, t.live, t.completed, t.failed, t.cancelled))
     FROM task AS t
     WHERE (t.total_steps, t.live_steps, t.completed_steps, t.failed_steps, t.cancelled_steps)
         <> (t.total, t.live, t.completed, t.failed, t.cancelled)
@@ -131,8 +134,8 @@ BEGIN
     WHERE t.live = 0 AND t.state NOT IN ('resolved_manually', 'pending', 'in_progress')
         AND t.state IS DISTINCT FROM o.state
 
-    -- 8. Attempts are the claims since the last reset less the releases, never more than the limit; a step that is given
-    -- up has used them all, or must not use another.
+    -- 8. Attempts are the claims since the last reset less the releases, never more than the limit; a step that is
+    -- given up has used them all, or must not use another.
     UNION ALL
     SELECT 'attempts', s.task_id, s.step_id,
            format('%s after %s of %s attempts, ', s.state, s.attempts, s.retry_limit)
@@ -222,8 +225,11 @@ BEGIN
     SELECT 'references', r.task_id, r.step_id, r.detail
     FROM (
         SELECT s.task_id, s.step_id,
-               CASE WHEN s.state IS NOT NULL THEN 'step without a task' WHEN s.task_state IS NULL THEN 'history without a task'
-                   ELSE 'history without a step' END
+               CASE
+                   WHEN s.state IS NOT NULL THEN 'step without a task'
+                   WHEN s.task_state IS NULL THEN 'history without a task'
+                   ELSE 'history without a step'
+               END
         FROM step AS s
         WHERE s.state IS NULL OR s.task_state IS NULL
         UNION ALL

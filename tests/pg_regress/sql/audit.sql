@@ -105,7 +105,16 @@ SELECT state FROM stepwise.tasks WHERE task_id = :task_id;
 SELECT count(*) AS differences FROM test.not_rebuilt;
 SELECT * FROM stepwise.verify();
 
--- No such task; a task's history without its rows.
+-- A step put into error by hand while it waits for its parents rests until its backoff ends, also when they are done.
+SELECT stepwise.create_task('line') AS task_id \gset
+UPDATE stepwise.steps SET state = 'error', backoff_request_seconds = 3600 WHERE task_id = :task_id AND step_id = 2;
+SELECT * FROM stepwise.verify(:task_id);
+SELECT count(*) FROM test.claim('{l}');
+SELECT stepwise.complete_step(test.receipt('a'));
+SELECT name, state, visible FROM test.steps WHERE task_id = :task_id;
+SELECT * FROM stepwise.verify(:task_id);
+
+-- No such task; nothing is asked.
 SELECT count(*) AS none FROM stepwise.task_history(99);
 SELECT count(*) AS none FROM stepwise.rebuild_task_state(99);
 SELECT count(*) AS none FROM stepwise.get_step_readiness_status_sql(99);

@@ -1,0 +1,47 @@
+//! How many statements, and buffers, a call takes, where pg_stat_statements is loaded.
+use crate::Result;
+use crate::drain;
+use crate::lab::{Lab, Setting};
+use crate::meter::Figures;
+use crate::shape::Shape;
+use crate::worker::System;
+
+/// The turns after which everything is planned and cached.
+const WARM: usize = 10;
+const TURNS: usize = 40;
+
+/// Statements inside a call (its own not counted) and buffers that it touched, in the middle of a run.
+pub fn per_call(
+    lab: &mut Lab,
+    system: System,
+    settings: &[Setting],
+    shape: &Shape,
+    tasks: usize,
+    batch: usize,
+) -> Result<Figures> {
+    if !lab.statements {
+        return Ok(Vec::new());
+    }
+    drain::fill(lab, system.schema(), shape, tasks)?;
+    let mut worker = system.worker(lab, settings, batch)?;
+    for _ in 0..WARM {
+        worker.turn()?;
+    }
+    worker
+        .client()
+        .batch_execute("SET pg_stat_statements.track_utility = off; SET pg_stat_statements.track = 'all'")?;
+    lab.control.execute("SELECT public.pg_stat_statements_reset()", &[])?;
+    let mut turns = 0;
+    while turns < TURNS && worker.turn()? > 0 {
+        turns += 1;
+    }
+    let row = lab.control.query_one(
+        "SELECT coalesce(sum(calls) FILTER (WHERE NOT toplevel), 0)::float8, \
+             coalesce(sum(shared_blks_hit + shared_blks_read) FILTER (WHERE toplevel), 0)::float8 \
+         FROM public.pg_stat_statements AS p JOIN pg_database AS d ON d.oid = p.dbid \
+         WHERE d.datname = current_database() AND query LIKE '%' || ($1::text) || '.%'",
+        &[&system.schema()],
+    )?;
+    let calls = (turns * system.calls()) as f64;
+    Ok(vec![("stmts/call", row.get::<_, f64>(0) / calls), ("buffers/call", row.get::<_, f64>(1) / calls)])
+}
