@@ -244,6 +244,7 @@ fn naive(step: &StepFacts, rule: &StepRule, around: &Surroundings) -> Readiness 
         _ if exhausted => None,
         Some(seconds) => match step.last_attempted_at {
             Some(Timestamp(at)) => Some(Timestamp(at + i64::from(seconds) * second)),
+            None if in_error => step.last_failure_at.map(|Timestamp(at)| Timestamp(at + i64::from(seconds) * second)),
             None => step.visible_at,
         },
         None if in_error => step.last_failure_at.map(|Timestamp(at)| Timestamp(at + exponential)),

@@ -89,7 +89,11 @@ fn backoff_end(step: &StepFacts, rule: &StepRule, key: StepKey) -> Option<Timest
     match (step.state, step.backoff_request_seconds) {
         (StepState::Pending | StepState::Error, Some(seconds)) => match step.last_attempted_at {
             Some(at) => Some(at.plus(Span::from_secs(i64::from(seconds)))),
-            // Never attempted: the backoff counts from when it was set, and only its end was stored.
+            // Never attempted: it counts from the failure or, of a pending step, from when it was set; then only its
+            // end was stored.
+            None if step.state == StepState::Error => {
+                step.last_failure_at.map(|at| at.plus(Span::from_secs(i64::from(seconds))))
+            }
             None => step.visible_at,
         },
         (StepState::Error, None) => {

@@ -119,7 +119,7 @@ fn fail(old: &StepRow, asked: &StepRow, rule: &StepRule, key: StepKey, now: Time
     let visible_at = if waits || failed_for_good(StepState::Error, asked.attempts, asked.retryable, rule) {
         None
     } else if let Some(seconds) = asked.backoff_request_seconds {
-        Some(asked.last_attempted_at.unwrap_or(now).plus(Span::from_secs(i64::from(seconds))))
+        Some(asked.last_attempted_at.unwrap_or(failed_at).plus(Span::from_secs(i64::from(seconds))))
     } else {
         Some(failed_at.plus(rule.backoff.after(asked.attempts, key.task_id, key.step_id)))
     };

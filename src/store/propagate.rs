@@ -17,6 +17,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 type Key = (i64, i32);
 
 static SETTLE_CHILDREN: Statement = Statement::write(include_str!("../../sql/query/settle_children.sql"));
+// stepwise.calculate_backoff is the rule itself. No row: nothing is left of the backoff.
+static KEEP_BACKOFF: Statement = Statement::write(
+    "UPDATE stepwise.steps s SET visible_at = e.at FROM (\
+         SELECT s.task_id, s.step_id, CASE \
+             WHEN s.backoff_request_seconds IS NULL THEN s.last_failure_at + stepwise.calculate_backoff(s.attempts, \
+                 r.backoff_base, r.backoff_cap, r.backoff_jitter, s.task_id, s.step_id) \
+             ELSE coalesce(s.last_attempted_at, s.last_failure_at) + s.backoff_request_seconds * interval '1 second' \
+         END AS at \
+         FROM stepwise.steps s JOIN stepwise.template_steps r USING (template_id, step_id) \
+         WHERE s.task_id = $1 AND s.step_id = $2) e \
+     WHERE s.task_id = e.task_id AND s.step_id = e.step_id AND e.at > $3",
+);
 static COUNT_ON_TASKS: Statement = Statement::write(include_str!("../../sql/query/count_on_tasks.sql"));
 static STATES: Statement =
     Statement::write("SELECT step_id, state FROM stepwise.steps WHERE task_id = $1 ORDER BY step_id");
@@ -153,10 +165,21 @@ fn settle_children(spi: &Session, wave: &[StepChange], now: Timestamp) -> Vec<St
         SETTLE_CHILDREN
             .run(spi, &[array(&task_ids), array(&step_ids), array(&settled), array(&visible_at), array(&retry_limits)]);
     });
+    keep_backoffs(spi, &mut changed, now);
     if !skipped_parent.is_empty() {
         changed.extend(skip_ready(spi, &changed, &skipped_parent));
     }
     changed
+}
+
+/// A step that was put into error by hand while it waited for its parents still rests for its backoff.
+fn keep_backoffs(spi: &Session, changed: &mut [StepChange], now: Timestamp) {
+    for change in changed.iter_mut().filter(|change| change.to == StepState::Error && change.is_live) {
+        scope::propagating(|| {
+            let rows = KEEP_BACKOFF.run(spi, &[param(change.task_id), param(change.step_id), param(now)]);
+            change.claimable_now = rows.count == 0;
+        });
+    }
 }
 
 /// A step whose last parents to settle were skipped may have no satisfied parent at all: then it is skipped too. Asked

@@ -1,5 +1,6 @@
 //! `tasks` AFTER UPDATE, for each statement: history of the tasks whose state changed; a task that was ended by hand
 //! ends its open steps too.
+use crate::engine::outcome;
 use crate::engine::state::TaskState;
 use crate::engine::time::Timestamp;
 use crate::pg::time;
@@ -36,7 +37,15 @@ fn tasks_after_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
         }
         let task_id = new.want(column::TASK_ID);
         let template_id = new.want(column::TEMPLATE_ID);
-        changes.push(TaskChange { task_id, template_id, from: Some(from), to, at: stamp(old, new, to).unwrap_or(now) });
+        let at = stamp(old, new, to).unwrap_or(now);
+        let mut record = |from, to| changes.push(TaskChange { task_id, template_id, from: Some(from), to, at });
+        match outcome::passes_through(from, to) {
+            Some(between) => {
+                record(from, between);
+                record(between, to);
+            }
+            None => record(from, to),
+        }
         let ended = matches!(to, TaskState::Cancelled | TaskState::ResolvedManually);
         let settled: i32 = new.want::<i32>(column::COMPLETED_STEPS) + new.want::<i32>(column::CANCELLED_STEPS);
         if ended && settled < new.want(column::TOTAL_STEPS) {
