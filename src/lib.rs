@@ -21,7 +21,11 @@ pgrx::pg_module_magic!(name, version);
 
 extension_sql_file!("../sql/schema/000_bootstrap.sql", name = "bootstrap", bootstrap);
 extension_sql_file!("../sql/schema/010_tables.sql", name = "tables", requires = ["bootstrap"]);
-extension_sql_file!("../sql/schema/020_constraints_indexes.sql", name = "constraints_indexes", requires = ["tables"]);
+extension_sql_file!(
+    "../sql/schema/020_constraints_indexes.sql",
+    name = "constraints_indexes",
+    requires = ["tables", api::sound::is_sound_step, api::sound::is_sound_task]
+);
 extension_sql_file!(
     "../sql/schema/030_triggers.sql",
     name = "triggers",

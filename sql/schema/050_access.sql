@@ -3,6 +3,8 @@
 
 CREATE VIEW stepwise.access_matrix (level, function_name) AS
 VALUES
+    ('reader', 'is_sound_step'),
+    ('reader', 'is_sound_task'),
     ('reader', 'now'),
     ('reader', 'calculate_backoff'),
     ('reader', 'get_step_readiness_status'),

@@ -27,11 +27,10 @@ ALTER FUNCTION stepwise.release_backoff SECURITY DEFINER SET search_path = pg_ca
 ALTER FUNCTION stepwise.purge_tasks SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 -- A worker may ask when to come back, but not read the steps.
 ALTER FUNCTION stepwise.next_visible_at SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
--- Statement triggers write history, children and counters for a role that may only update a state. The row triggers
--- need no definer: they run no SQL but the first read of a template, which they do as its owner (src/pg/catalog.rs),
--- and a definer's switch per row would cost more than their work.
-ALTER FUNCTION stepwise.steps_after_update SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.tasks_after_update SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+-- The trigger functions are no definers: a definer's switch at each firing would cost more than most of their work. Under
+-- a command they run as the owner already; where a client's own UPDATE fires them, the statement triggers, which write
+-- history, children and counters, take the owner's rights and the fixed search_path themselves (src/pg/catalog.rs), as
+-- Postgres' own foreign-key triggers do.
 -- Readers run with the caller's rights; the fixed search_path keeps foreign operators and tables out.
 ALTER FUNCTION stepwise.get_step_readiness_status SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.get_step_readiness_status_batch SET search_path = pg_catalog, pg_temp;
@@ -260,6 +259,10 @@ COMMENT ON FUNCTION stepwise.tasks_before_update IS
     'Trigger: refuses an illegal change of a task or of a kept column (55000), and ends a task when nothing of it can go on';
 COMMENT ON FUNCTION stepwise.tasks_after_update IS
     'Trigger: history and events of all tasks that a statement changed; ends the open steps of a task ended by hand';
+COMMENT ON FUNCTION stepwise.is_sound_step IS
+    'What the CHECK of steps asks: a known state, no counter below zero';
+COMMENT ON FUNCTION stepwise.is_sound_task IS
+    'What the CHECK of tasks asks: a known state, no counter below zero or beyond the total, and an end exactly where it has ended';
 COMMENT ON FUNCTION stepwise.keep_rows IS
     'Trigger: refuses a change or removal by hand of rows that only the engine changes or removes (55000)';
 COMMENT ON TRIGGER tasks_kept ON stepwise.tasks IS 'Tasks go by purge_tasks';

@@ -6,5 +6,6 @@ mod ask;
 mod define;
 mod inspect;
 mod operate;
+pub mod sound;
 mod start;
 mod work;

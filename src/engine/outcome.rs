@@ -41,6 +41,14 @@ pub fn outcome(total: i32, live: i32, completed: i32, failed: i32, cancelled: i3
     }
 }
 
+/// Whether a task's columns can stand beside each other: no counter below zero or beyond the total, and an end exactly
+/// where it has ended. `counted`: completed, failed, cancelled.
+pub fn is_sound(state: TaskState, total: i32, live: i32, counted: [i32; 3], finished: bool) -> bool {
+    let sum: i64 = counted.iter().copied().map(i64::from).sum();
+    let ended = !matches!(state, TaskState::Pending | TaskState::InProgress);
+    live >= 0 && counted.iter().all(|&count| count >= 0) && sum <= i64::from(total) && finished == ended
+}
+
 /// The row to store when `asked` would replace `old`, or why it may not.
 #[inline]
 pub fn settle(old: &TaskRow, asked: &TaskRow, now: Timestamp) -> Result<TaskRow, Refusal> {

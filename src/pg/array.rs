@@ -1,5 +1,5 @@
 //! Arrays as parameters, built in one allocation.
-use super::value::{Bind, Param};
+use super::value::{Bind, Param, no_array};
 use pgrx::pg_sys::{self, Datum, Oid};
 
 /// Length, passing and alignment of an element type, as pg_type has them.
@@ -35,4 +35,9 @@ pub fn array<T: Bind>(values: &[T]) -> Param {
 pub fn array_of_optional<T: Bind>(values: &[Option<T>]) -> Param {
     let datums = values.iter().map(|value| value.as_ref().map_or(Datum::null(), Bind::datum)).collect();
     build::<T>(datums, values.iter().map(Option::is_none).collect())
+}
+
+/// A column of rows as an array, or NULL where none has a value: `unnest` beside other arrays then gives NULL for each.
+pub fn column<T: Bind>(values: Vec<Option<T>>) -> Param {
+    if values.iter().all(Option::is_none) { no_array::<T>() } else { array_of_optional(&values) }
 }

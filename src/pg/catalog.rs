@@ -22,7 +22,7 @@ pub fn actor() -> String {
 }
 
 /// Runs `body` with the rights of the owner of `table` and a safe search_path, as Postgres' own foreign-key triggers
-/// do. For what the row triggers must read on behalf of a role that may only update; no user code runs inside.
+/// do. For what the triggers must read and write on behalf of a role that may only update; no user code runs inside.
 pub fn as_owner_of<R>(table: Oid, body: impl FnOnce() -> R) -> R {
     // SAFETY: the relation is opened and closed around the read of its owner; user id and settings are put back below,
     // and by Postgres itself where an error passes.

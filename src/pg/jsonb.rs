@@ -34,23 +34,27 @@ impl Jsonb {
 
     /// `{}`, in the current memory context.
     pub fn empty_object() -> Jsonb {
-        // SAFETY: jsonb_in reads a C string; this one is valid JSON.
+        Self::from_text("{}")
+    }
+
+    /// JSON text as a value, in the current memory context.
+    pub fn from_text(json: &str) -> Jsonb {
+        let json = std::ffi::CString::new(json).unwrap_or_default();
+        // SAFETY: jsonb_in reads a C string.
         let value = unsafe {
-            let text = pg_sys::Datum::from(c"{}".as_ptr());
+            let text = pg_sys::Datum::from(json.as_ptr());
             pgrx::fcinfo::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(text)])
         };
         Jsonb(value.unwrap_or(pg_sys::Datum::null()))
     }
 
-    /// This value with `json` under the keys of `path`, whose last one may be new.
-    pub fn with(self, path: &[String], json: &str) -> Jsonb {
+    /// This value with another one under the keys of `path`, whose last one may be new.
+    pub fn with(self, path: &[String], value: Jsonb) -> Jsonb {
         let path = super::array::array(path);
-        let json = std::ffi::CString::new(json).unwrap_or_default();
-        // SAFETY: jsonb, text[], jsonb and boolean are what jsonb_set takes; jsonb_in reads a C string.
+        // SAFETY: jsonb, text[], jsonb and boolean are what jsonb_set takes.
         let changed = unsafe {
-            let call = pgrx::fcinfo::direct_function_call_as_datum;
-            let json = call(pg_sys::jsonb_in, &[Some(pg_sys::Datum::from(json.as_ptr()))]);
-            call(pg_sys::jsonb_set, &[Some(self.0), Some(path.datum), json, Some(pg_sys::Datum::from(true))])
+            let arguments = [Some(self.0), Some(path.datum), Some(value.0), Some(pg_sys::Datum::from(true))];
+            pgrx::fcinfo::direct_function_call_as_datum(pg_sys::jsonb_set, &arguments)
         };
         Jsonb(changed.unwrap_or(self.0))
     }

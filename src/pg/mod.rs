@@ -6,6 +6,7 @@ pub mod array;
 pub mod catalog;
 pub mod error;
 pub mod guc;
+pub mod heap;
 pub mod jsonb;
 pub mod notify;
 pub mod numeric;

@@ -1,10 +1,21 @@
 //! Random bits for receipts.
 use pgrx::pg_sys;
+use std::cell::RefCell;
 
-/// `count` random words from the operating system's generator, in one call.
-pub fn words(count: usize) -> Vec<u64> {
-    let mut words = vec![0u64; count];
-    // SAFETY: the buffer is `count` words long.
+/// Words drawn from the operating system's generator at once.
+const STOCK: usize = 128;
+
+thread_local! {
+    static WORDS: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A random word; the generator is asked for many at a time, which takes as long as for one.
+pub fn word() -> u64 {
+    if let Some(word) = WORDS.with_borrow_mut(Vec::pop) {
+        return word;
+    }
+    let mut words = vec![0u64; STOCK];
+    // SAFETY: the buffer is STOCK words long.
     let filled = unsafe { pg_sys::pg_strong_random(words.as_mut_ptr().cast(), size_of_val(words.as_slice())) };
     if !filled {
         pgrx::ereport!(
@@ -13,5 +24,7 @@ pub fn words(count: usize) -> Vec<u64> {
             "could not generate random values"
         );
     }
-    words
+    let word = words.pop().unwrap_or_default();
+    WORDS.set(words);
+    word
 }

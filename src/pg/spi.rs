@@ -127,6 +127,17 @@ impl Statement {
     }
 }
 
+/// Ways that a keyed lookup never takes. `enable_memoize` is there since 14.
+const OFF: [&std::ffi::CStr; 7] = [
+    c"enable_seqscan",
+    c"enable_bitmapscan",
+    c"enable_hashjoin",
+    c"enable_mergejoin",
+    c"enable_memoize",
+    c"enable_material",
+    c"jit",
+];
+
 /// Settings in force until dropped.
 struct PlannerSettings(i32);
 
@@ -135,7 +146,7 @@ impl PlannerSettings {
         // SAFETY: a new nesting level of settings, ended by drop or by the abort of the transaction.
         unsafe {
             let level = pg_sys::NewGUCNestLevel();
-            for name in [c"enable_seqscan", c"enable_hashjoin", c"enable_mergejoin", c"enable_bitmapscan", c"jit"] {
+            for name in OFF {
                 pg_sys::set_config_option(
                     name.as_ptr(),
                     c"off".as_ptr(),

@@ -6,19 +6,12 @@ use crate::engine::time::Timestamp;
 use crate::events;
 use crate::pg::array::{array, array_of_optional};
 use crate::pg::guc::{self, NotifyLevel};
+use crate::pg::heap;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::spi::{self, Session, Statement};
-use crate::pg::value::{no_array, optional};
+use crate::pg::value::{Param, optional, param};
 
-static STEPS: Statement = Statement::write(include_str!("../../sql/query/record_step_transitions.sql"));
-static STEPS_WITH_IDS: Statement =
-    Statement::write(concat!(include_str!("../../sql/query/record_step_transitions.sql"), "RETURNING event_id"));
-
-const TASKS_SQL: &str = "INSERT INTO stepwise.transitions (task_id, from_state, to_state, actor, at, metadata) \
-     SELECT i.task_id, i.from_state, i.to_state, $4, i.at, $6::jsonb \
-     FROM unnest($1, $2, $3, $5) AS i (task_id, from_state, to_state, at) \
-     RETURNING event_id";
-static TASKS: Statement = Statement::write(TASKS_SQL);
+static INSERT: Statement = Statement::write(include_str!("../../sql/query/insert_transitions.sql"));
 
 /// A task's change of state; `from` is `None` at its creation.
 pub struct TaskChange {
@@ -27,6 +20,85 @@ pub struct TaskChange {
     pub from: Option<TaskState>,
     pub to: TaskState,
     pub at: Timestamp,
+}
+
+/// A row of `transitions`, but for what is drawn or the same for all rows of a call.
+struct Transition<'a> {
+    task_id: i64,
+    step_id: Option<i32>,
+    attempt: Option<i32>,
+    from: Option<&'static str>,
+    to: &'static str,
+    worker: Option<&'a str>,
+    at: Timestamp,
+    metadata: Option<Jsonb>,
+}
+
+/// Texts as datums, each made once: most rows of a call repeat a few states and one worker.
+#[derive(Default)]
+struct Texts<'a>(Vec<(&'a str, Param)>);
+
+impl<'a> Texts<'a> {
+    fn get(&mut self, text: Option<&'a str>) -> Param {
+        let Some(text) = text else { return optional(None::<&str>) };
+        if let Some((_, made)) = self.0.iter().find(|(known, _)| *known == text) {
+            return *made;
+        }
+        let made = param(text);
+        if self.0.len() < 16 {
+            self.0.push((text, made));
+        }
+        made
+    }
+}
+
+/// Stores rows; returns their event ids. History is the most written table and is never updated, so its rows go
+/// straight into it; where somebody has hung a trigger or a partial index on it, by a statement.
+fn store(spi: &Session, rows: &[Transition], cause: &Cause) -> Vec<i64> {
+    let event_ids = heap::draw(c"transitions_event_id_seq", rows.len());
+    let tx = Param::xid8(heap::transaction_id());
+    let mut texts = Texts::default();
+    let columns: Vec<[Param; 11]> = rows
+        .iter()
+        .zip(&event_ids)
+        .map(|(row, &event_id)| {
+            [
+                param(event_id),
+                param(row.task_id),
+                tx,
+                param(row.at),
+                optional(row.step_id),
+                optional(row.attempt),
+                texts.get(row.from),
+                texts.get(Some(row.to)),
+                texts.get(row.worker),
+                texts.get(cause.actor.as_deref()),
+                optional(row.metadata),
+            ]
+        })
+        .collect();
+    if !heap::append(c"transitions", &columns) {
+        insert(spi, rows, &event_ids, cause);
+    }
+    event_ids
+}
+
+fn insert(spi: &Session, rows: &[Transition], event_ids: &[i64], cause: &Cause) {
+    INSERT.run(
+        spi,
+        &[
+            array(event_ids),
+            array(&rows.iter().map(|row| row.task_id).collect::<Vec<i64>>()),
+            array(&rows.iter().map(|row| row.at).collect::<Vec<Timestamp>>()),
+            array_of_optional(&rows.iter().map(|row| row.step_id).collect::<Vec<_>>()),
+            array_of_optional(&rows.iter().map(|row| row.attempt).collect::<Vec<_>>()),
+            array_of_optional(&rows.iter().map(|row| row.from).collect::<Vec<_>>()),
+            array(&rows.iter().map(|row| row.to).collect::<Vec<_>>()),
+            array_of_optional(&rows.iter().map(|row| row.worker).collect::<Vec<_>>()),
+            optional(cause.actor.as_deref()),
+            array_of_optional(&rows.iter().map(|row| row.metadata).collect::<Vec<_>>()),
+        ],
+    );
 }
 
 /// Records the changed rows among `changes`. `metadata` gives a row's own, as JSON text; a failure's error is added.
@@ -44,37 +116,34 @@ pub fn record_steps(
 
 /// Records all of these rows: also a backoff that was set, which leaves the state as it is.
 pub fn record(spi: &Session, changed: &[&StepChange], cause: &Cause, metadata: impl Fn(&StepChange) -> Option<String>) {
-    let task_ids: Vec<i64> = changed.iter().map(|change| change.task_id).collect();
-    let step_ids: Vec<i32> = changed.iter().map(|change| change.step_id).collect();
-    let from: Vec<&str> = changed.iter().map(|change| change.from.as_str()).collect();
-    let to: Vec<&str> = changed.iter().map(|change| change.to.as_str()).collect();
-    let attempts: Vec<i32> = changed.iter().map(|change| change.attempt).collect();
-    let workers: Vec<Option<&str>> = changed.iter().map(|change| change.worker.as_deref()).collect();
-    let metadata: Vec<Option<String>> = changed.iter().map(|change| metadata(change)).collect();
-    let errors: Vec<Option<Jsonb>> =
-        changed.iter().map(|change| change.error.as_deref().map(Jsonb::from_bytes)).collect();
-    let times: Vec<Timestamp> = changed.iter().map(|change| change.at).collect();
-    let announce = guc::notify_level() == NotifyLevel::Step;
-    let statement = if announce { &STEPS_WITH_IDS } else { &STEPS };
-    let rows = statement.run(
-        spi,
-        &[
-            array(&task_ids),
-            array(&step_ids),
-            array(&from),
-            array(&to),
-            array(&attempts),
-            array_of_optional(&workers),
-            if metadata.iter().all(Option::is_none) { no_array::<String>() } else { array_of_optional(&metadata) },
-            if errors.iter().all(Option::is_none) { no_array::<Jsonb>() } else { array_of_optional(&errors) },
-            optional(cause.actor.as_deref()),
-            array(&times),
-        ],
-    );
-    if announce {
-        for (row, change) in rows.iter().zip(changed) {
+    let with_error = |change: &StepChange| {
+        let own = metadata(change).map(|text| Jsonb::from_text(&text));
+        match &change.error {
+            Some(error) => {
+                let object = own.unwrap_or_else(Jsonb::empty_object);
+                Some(object.with(&["error".to_owned()], Jsonb::from_bytes(error)))
+            }
+            None => own,
+        }
+    };
+    let rows: Vec<Transition> = changed
+        .iter()
+        .map(|change| Transition {
+            task_id: change.task_id,
+            step_id: Some(change.step_id),
+            attempt: Some(change.attempt),
+            from: Some(change.from.as_str()),
+            to: change.to.as_str(),
+            worker: change.worker.as_deref(),
+            at: change.at,
+            metadata: with_error(change),
+        })
+        .collect();
+    let event_ids = store(spi, &rows, cause);
+    if guc::notify_level() == NotifyLevel::Step {
+        for (event_id, change) in event_ids.into_iter().zip(changed) {
             let template = graph_cache::template_of_row(change.template_id);
-            events::announce_step(row.want(1), change, &template);
+            events::announce_step(event_id, change, &template);
         }
     }
 }
@@ -84,26 +153,26 @@ pub fn record_tasks(spi: &Session, changes: &[TaskChange], cause: &Cause) {
     if changes.is_empty() {
         return;
     }
-    let task_ids: Vec<i64> = changes.iter().map(|change| change.task_id).collect();
-    let from: Vec<Option<&str>> = changes.iter().map(|change| change.from.map(TaskState::as_str)).collect();
-    let to: Vec<&str> = changes.iter().map(|change| change.to.as_str()).collect();
-    let times: Vec<Timestamp> = changes.iter().map(|change| change.at).collect();
-    let reason = cause.reason.as_deref().map(|reason| serde_json::json!({ "reason": reason }).to_string());
-    let rows = TASKS.run(
-        spi,
-        &[
-            array(&task_ids),
-            array_of_optional(&from),
-            array(&to),
-            optional(cause.actor.as_deref()),
-            array(&times),
-            optional(reason),
-        ],
-    );
+    let reason = cause.reason.as_deref();
+    let metadata = reason.map(|reason| Jsonb::from_text(&serde_json::json!({ "reason": reason }).to_string()));
+    let rows: Vec<Transition> = changes
+        .iter()
+        .map(|change| Transition {
+            task_id: change.task_id,
+            step_id: None,
+            attempt: None,
+            from: change.from.map(TaskState::as_str),
+            to: change.to.as_str(),
+            worker: None,
+            at: change.at,
+            metadata,
+        })
+        .collect();
+    let event_ids = store(spi, &rows, cause);
     if guc::notify_level() >= NotifyLevel::Task {
-        for (row, change) in rows.iter().zip(changes) {
+        for (event_id, change) in event_ids.into_iter().zip(changes) {
             let template = graph_cache::template_of_row(change.template_id);
-            events::announce_task(row.want(1), change, &template);
+            events::announce_task(event_id, change, &template);
         }
     }
 }

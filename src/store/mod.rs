@@ -3,6 +3,7 @@
 //! can decide.
 
 pub mod claim;
+pub mod claimable;
 pub mod columns;
 pub mod error;
 pub mod graph_cache;

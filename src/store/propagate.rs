@@ -66,7 +66,9 @@ impl Delta {
         self.completed += completed - completed_before;
         self.cancelled += cancelled - cancelled_before;
         self.failed += change.is_failed as i32 - change.was_failed as i32;
-        self.started |= change.from == StepState::Pending && change.to == StepState::InProgress;
+        // A report too: what a claim has just read of the task may have been older than its step.
+        let attempted = change.from == StepState::InProgress || change.to == StepState::InProgress;
+        self.started |= attempted && change.from != change.to && !scope::has_begun(change.task_id);
     }
 
     fn matters(&self) -> bool {

@@ -3,11 +3,11 @@ use super::error::StoreError;
 use super::scope::{self, Cause};
 use crate::engine::receipt::{self, Receipt};
 use crate::engine::time::{Span, Timestamp};
-use crate::pg::array::{array, array_of_optional};
+use crate::pg::array::{array, column};
 use crate::pg::jsonb::Jsonb;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
-use crate::pg::value::{Bind, Param, no_array, param};
+use crate::pg::value::{Param, param};
 use std::collections::HashSet;
 
 /// What became of a report.
@@ -68,11 +68,6 @@ static EXTEND: Statement = Statement::write(
          WHERE r.template_id = s.template_id AND r.step_id = s.step_id)) \
      WHERE s.task_id = $1 AND s.step_id = $2 AND s.state = 'in_progress' AND s.claim_token = $3",
 );
-
-/// A column of the reports as an array, or NULL where none has it.
-fn column<T: Bind>(values: Vec<Option<T>>) -> Param {
-    if values.iter().all(Option::is_none) { no_array::<T>() } else { array_of_optional(&values) }
-}
 
 /// A receipt's parts, in the order in which rows are locked.
 type Key = (i64, i32, i64);

@@ -52,6 +52,8 @@ impl Cause {
 #[derive(Default)]
 struct Writing {
     cause: Cause,
+    /// Of a claim: the tasks of its steps that have not begun. Only these need their row changed.
+    pending_tasks: Option<Vec<i64>>,
     /// Inside the propagation of a change: rows are handed to it instead of being propagated.
     nested: bool,
     handed: Vec<StepChange>,
@@ -77,6 +79,20 @@ pub fn writing<R>(cause: Cause, body: impl FnOnce() -> R) -> R {
     body()
 }
 
+/// Runs `body` as a claim of steps whose tasks have all begun but for `pending_tasks`.
+pub fn claiming<R>(pending_tasks: Vec<i64>, body: impl FnOnce() -> R) -> R {
+    STACK.with_borrow_mut(|stack| stack.push(Writing { pending_tasks: Some(pending_tasks), ..Writing::default() }));
+    let _entry = Entry;
+    body()
+}
+
+/// Whether the claim that is being made, if any, knows that this task has begun.
+pub fn has_begun(task_id: i64) -> bool {
+    STACK.with_borrow(|stack| {
+        stack.last().and_then(|top| top.pending_tasks.as_ref()).is_some_and(|pending| !pending.contains(&task_id))
+    })
+}
+
 /// Runs a statement of the propagation itself; returns the rows of `steps` that changed under it.
 pub fn propagating(body: impl FnOnce()) -> Vec<StepChange> {
     STACK.with_borrow_mut(|stack| stack.push(Writing { nested: true, ..Writing::default() }));
@@ -88,6 +104,12 @@ pub fn propagating(body: impl FnOnce()) -> Vec<StepChange> {
 /// Whether the current statement is the engine's.
 pub fn active() -> bool {
     STACK.with_borrow(|stack| !stack.is_empty())
+}
+
+/// Runs what a statement trigger has to do with the rights of the engine: under one of its own statements they are in
+/// force already; where a client's statement has fired the trigger they are taken.
+pub fn as_engine<R>(body: impl FnOnce() -> R) -> R {
+    if active() { body() } else { catalog::as_owner_of(catalog::incarnation(), body) }
 }
 
 /// Why the current statement is made: by the engine, or by the role whose statement it is.

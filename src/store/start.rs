@@ -4,13 +4,14 @@ use super::graph_cache::{self, CachedTemplate};
 use super::history::{self, TaskChange};
 use super::scope::{self, Cause, StepChange};
 use super::templates;
-use crate::engine::context_schema::lines;
+use crate::engine::context_schema::{Missing, lines};
 use crate::engine::start::{InitialStep, Visible, initial_steps};
 use crate::engine::state::{StepState, TaskState};
 use crate::engine::time::Timestamp;
 use crate::events;
-use crate::pg::array::{array, array_of_optional};
+use crate::pg::array::{array, array_of_optional, column};
 use crate::pg::catalog;
+use crate::pg::heap;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
@@ -42,6 +43,10 @@ static INSERT_STEPS: Statement = Statement::write(
      SELECT t, $2, i.queue_id, i.visible_at, i.finished_at, i.step_id, i.remaining_parents, i.priority, i.state \
      FROM unnest($1) AS t CROSS JOIN unnest($3, $4, $5, $6, $7, $8, $9) \
          AS i (queue_id, visible_at, finished_at, step_id, remaining_parents, priority, state)",
+);
+static HASH_CONTEXTS: Statement = Statement::write(
+    "SELECT encode(sha256(convert_to($2 || i.context::text, 'UTF8')), 'hex') \
+     FROM unnest($1) WITH ORDINALITY AS i (context, ord) ORDER BY i.ord",
 );
 static FIND_BY_KEYS: Statement = Statement::write(
     "SELECT identity_key, task_id FROM stepwise.tasks WHERE template_id = $1 AND identity_key = ANY ($2)",
@@ -81,7 +86,9 @@ fn contexts(template: &CachedTemplate, given: &[Jsonb]) -> Result<Vec<Jsonb>, St
             violations: lines(&violations),
         })?;
         // Added to the jsonb itself: a number with many digits stays what it is.
-        contexts.push(missing.iter().fold(*context, |context, one| context.with(&one.path, &one.default.to_string())));
+        let insert =
+            |context: Jsonb, one: &Missing| context.with(&one.path, Jsonb::from_text(&one.default.to_string()));
+        contexts.push(missing.iter().fold(*context, insert));
     }
     Ok(contexts)
 }
@@ -118,16 +125,17 @@ fn insert_tasks(
     let bypassed = steps.iter().filter(|step| step.state == StepState::ResolvedManually).count() as i32;
     let state = if live == 0 { TaskState::Complete } else { TaskState::Pending };
     let requested_by = new.requested_by.clone().unwrap_or_else(catalog::actor);
-    let keys = if new.identity_keys.iter().all(Option::is_none) {
-        no_array::<String>()
-    } else {
-        array_of_optional(&new.identity_keys)
-    };
+    let task_ids = heap::draw(c"tasks_task_id_seq", contexts.len());
+    let keys = identity_keys(spi, new, contexts, found, template);
+    // In the order of the keys; tasks without one keep their order.
+    let mut order: Vec<usize> = (0..contexts.len()).collect();
+    order.sort_by(|&a, &b| keys[a].cmp(&keys[b]));
     let rows = INSERT_TASKS.run(
         spi,
         &[
-            array(contexts),
-            keys,
+            array(&order.iter().map(|&place| task_ids[place]).collect::<Vec<i64>>()),
+            array(&order.iter().map(|&place| contexts[place]).collect::<Vec<Jsonb>>()),
+            column(order.iter().map(|&place| keys[place].as_deref()).collect()),
             param(found.template_id),
             param(now),
             param(live),
@@ -140,20 +148,36 @@ fn insert_tasks(
                 Some(tags) => array(tags),
                 None => no_array::<String>(),
             },
-            param(found.identity_from_context),
-            param(format!("{}\n", template.label)),
         ],
     );
+    let inserted: HashSet<i64> = rows.iter().map(|row| row.want(1)).collect();
     let (mut created, mut ids, mut taken) = (Vec::new(), Vec::new(), Vec::new());
-    for (place, row) in rows.iter().enumerate() {
-        let id: Option<i64> = row.get(2);
-        match id {
-            Some(id) => created.push(id),
-            None => taken.push((place, row.want(3))),
+    for ((place, id), key) in task_ids.into_iter().enumerate().zip(keys) {
+        if inserted.contains(&id) {
+            created.push(id);
+            ids.push(Some(id));
+        } else {
+            ids.push(None);
+            taken.extend(key.map(|key| (place, key)));
         }
-        ids.push(id);
     }
     (created, ids, taken)
+}
+
+/// The key of each task, if it has one: the given one, else what its template makes of its context.
+fn identity_keys(
+    spi: &Session,
+    new: &NewTasks,
+    contexts: &[Jsonb],
+    found: &templates::FoundTemplate,
+    template: &CachedTemplate,
+) -> Vec<Option<String>> {
+    if !found.identity_from_context {
+        return new.identity_keys.clone();
+    }
+    let hashes = HASH_CONTEXTS.run(spi, &[array(contexts), param(format!("{}\n", template.label))]);
+    let given = new.identity_keys.iter().cloned();
+    given.zip(hashes.iter().map(|row| row.want(1))).map(|(given, hash)| given.or(Some(hash))).collect()
 }
 
 fn insert_steps(

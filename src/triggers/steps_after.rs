@@ -107,6 +107,9 @@ fn changes(fcinfo: pg_sys::FunctionCallInfo) -> Outcome<Vec<StepChange>> {
 
 #[pg_extern]
 fn steps_after_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
-    propagate::propagate(finish(changes(fcinfo)));
+    let changes = finish(changes(fcinfo));
+    if !changes.is_empty() {
+        scope::as_engine(|| propagate::propagate(changes));
+    }
     TriggerRow::none()
 }

@@ -40,7 +40,7 @@ fn steps_before_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
     let key = StepKey { task_id: row.want(column::TASK_ID), step_id: row.want(column::STEP_ID) };
     let template = graph_cache::template_of_row(row.want(column::TEMPLATE_ID));
     let Some(step) = template.step(key.step_id) else { return update.finish() };
-    let fresh_token = || (random::words(1)[0] >> (64 - crate::engine::receipt::TOKEN_BITS)) as i64;
+    let fresh_token = || (random::word() >> (64 - crate::engine::receipt::TOKEN_BITS)) as i64;
     let new = transition::apply(&old, &asked, &step.rule, key, time::now(), fresh_token);
     let new = finish(new.map_err(Into::into));
     update.set_if_changed(column::ATTEMPTS, Some(asked.attempts), Some(new.attempts));

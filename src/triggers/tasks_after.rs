@@ -8,6 +8,7 @@ use crate::pg::trigger::{SlotRow, TriggerRow, each_updated_row};
 use crate::store::columns::tasks as column;
 use crate::store::history::{self, TaskChange};
 use crate::store::propagate;
+use crate::store::scope;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -53,10 +54,12 @@ fn tasks_after_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
         }
     });
     if !changes.is_empty() {
-        history::record_task_changes(&changes);
-    }
-    if !ended_open.is_empty() {
-        propagate::cancel_open_steps(&ended_open);
+        scope::as_engine(|| {
+            history::record_task_changes(&changes);
+            if !ended_open.is_empty() {
+                propagate::cancel_open_steps(&ended_open);
+            }
+        });
     }
     TriggerRow::none()
 }

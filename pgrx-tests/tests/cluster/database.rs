@@ -1,0 +1,52 @@
+//! One database of a server, and short ways to ask it something.
+use super::server::Server;
+use postgres::types::{FromSqlOwned, ToSql};
+use postgres::{Client, Config, NoTls};
+use std::path::PathBuf;
+
+/// Says where to connect; a value of its own, so that threads can have it.
+#[derive(Clone)]
+pub struct Database {
+    pub name: String,
+    pub socket: PathBuf,
+    config: Config,
+}
+
+impl Database {
+    pub fn new(server: &Server, name: &str) -> Database {
+        Database { name: name.to_owned(), socket: server.socket(), config: server.connection(name) }
+    }
+
+    pub fn connect(&self) -> Client {
+        self.config.connect(NoTls).expect("the database takes connections")
+    }
+
+    /// `None` where the server is not there.
+    pub fn try_connect(&self) -> Option<Client> {
+        self.config.connect(NoTls).ok()
+    }
+}
+
+/// The one value that a query returns.
+#[track_caller]
+pub fn one<T: FromSqlOwned>(client: &mut Client, sql: &str, params: &[&(dyn ToSql + Sync)]) -> T {
+    match client.query_one(sql, params) {
+        Ok(row) => row.get(0),
+        Err(error) => panic!("{sql}: {error:?}"),
+    }
+}
+
+/// `count(*)` of what stands after FROM.
+#[track_caller]
+pub fn count(client: &mut Client, from: &str) -> i64 {
+    one(client, &format!("SELECT count(*) FROM {from}"), &[])
+}
+
+/// The SQLSTATE that a statement is refused with.
+#[track_caller]
+pub fn refusal(client: &mut Client, sql: &str, params: &[&(dyn ToSql + Sync)]) -> String {
+    match client.query(sql, params) {
+        Ok(_) => panic!("{sql}: not refused"),
+        Err(error) => error.code().map(|state| state.code().to_owned()).unwrap_or_else(|| panic!("{sql}: {error:?}")),
+    }
+}

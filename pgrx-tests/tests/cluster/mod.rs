@@ -1,0 +1,14 @@
+//! What the tests of real clusters share: a server of their own, fresh databases, workers, the invariants. What is
+//! tested belongs in the files beside this folder.
+#![allow(dead_code, unused_imports)] // each test file uses a part of it
+
+pub mod database;
+pub mod invariants;
+pub mod random;
+pub mod server;
+pub mod templates;
+pub mod wait;
+pub mod worker;
+
+pub use database::{Database, count, one, refusal};
+pub use server::Server;

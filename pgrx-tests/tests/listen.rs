@@ -1,0 +1,185 @@
+//! What a client that LISTENs receives: the documented payloads after a commit, nothing after a rollback, and only as
+//! much as `stepwise.notify` asks for.
+mod cluster;
+
+use cluster::{Server, count, one, templates, wait};
+use postgres::Client;
+use postgres::fallible_iterator::FallibleIterator;
+use serde_json::{Value, json};
+
+/// Channel and payload.
+type Heard = (String, String);
+
+fn listener(database: &cluster::Database) -> Client {
+    let mut client = database.connect();
+    client.batch_execute("LISTEN stepwise_task; LISTEN stepwise_step; LISTEN stepwise_ready; LISTEN test_end").unwrap();
+    client
+}
+
+/// All that `speaker` has caused to be sent: notifications arrive in the order of the commits, so what comes before
+/// its own last word is complete.
+fn hear(listener: &mut Client, speaker: &mut Client) -> Vec<Heard> {
+    speaker.batch_execute("NOTIFY test_end").unwrap();
+    let mut heard = Vec::new();
+    let mut notifications = listener.notifications();
+    let mut incoming = notifications.timeout_iter(wait::DEADLINE);
+    loop {
+        let next = incoming.next().unwrap().expect("the speaker's last word is heard");
+        if next.channel() == "test_end" {
+            return heard;
+        }
+        heard.push((next.channel().to_owned(), next.payload().to_owned()));
+    }
+}
+
+fn on<'a>(heard: &'a [Heard], channel: &'a str) -> impl Iterator<Item = &'a str> {
+    heard.iter().filter(move |(name, _)| name == channel).map(|(_, payload)| payload.as_str())
+}
+
+fn events(heard: &[Heard], channel: &str) -> Vec<String> {
+    on(heard, channel)
+        .map(|payload| serde_json::from_str::<Value>(payload).unwrap()["event"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// One task of one step: fails for now, is claimed again, completes.
+fn run_a_task(client: &mut Client, template: &str) {
+    let sql = "SELECT stepwise.create_task($1)";
+    client.execute(sql, &[&template]).unwrap();
+    client.execute("SELECT stepwise.fail_step(receipt) FROM stepwise.claim_steps('w')", &[]).unwrap();
+    client.batch_execute("SET stepwise.clock_offset = '1 minute'").unwrap();
+    client.execute("SELECT stepwise.complete_step(receipt) FROM stepwise.claim_steps('w')", &[]).unwrap();
+    client.batch_execute("RESET stepwise.clock_offset").unwrap();
+}
+
+#[test]
+fn payloads_have_the_documented_keys_and_agree_with_the_history() {
+    let server = Server::start();
+    let database = server.database("listen_keys");
+    let (mut listener, mut client) = (listener(&database), database.connect());
+    templates::register(&mut client, &templates::chain("one", &["only"]));
+    run_a_task(&mut client, "one");
+    let heard = hear(&mut listener, &mut client);
+
+    assert_eq!(on(&heard, "stepwise_ready").collect::<Vec<_>>(), ["test"]);
+    assert_eq!(
+        events(&heard, "stepwise_step"),
+        ["step.execution_requested", "step.failed", "step.backoff", "step.retry_requested", "step.completed"]
+    );
+    assert_eq!(
+        events(&heard, "stepwise_task"),
+        [
+            "task.initialize_requested",
+            "task.start_requested",
+            "task.finalization_started",
+            "task.completed",
+            "task.finalization_completed"
+        ]
+    );
+
+    let of_step = ["event", "event_id", "task_id", "step_id", "step", "template", "from", "to", "attempt", "at"];
+    let of_task = ["event", "event_id", "task_id", "template", "from", "to", "at"];
+    for (channel, keys) in [("stepwise_step", of_step.as_slice()), ("stepwise_task", of_task.as_slice())] {
+        for payload in on(&heard, channel) {
+            let payload: Value = serde_json::from_str(payload).unwrap();
+            let mut found: Vec<&str> = payload.as_object().unwrap().keys().map(String::as_str).collect();
+            let mut expected = keys.to_vec();
+            found.sort_unstable();
+            expected.sort_unstable();
+            assert_eq!(found, expected, "{payload}");
+            assert_eq!(payload["template"], "test/one@1.0.0");
+            let sql = "SELECT count(*) FROM stepwise.transitions h, \
+                    jsonb_to_record($1::text::jsonb) AS p (event_id bigint, task_id bigint, step_id integer, \
+                        \"from\" text, \"to\" text, attempt integer, at timestamptz) \
+                WHERE (h.event_id, h.task_id, h.step_id, h.from_state, h.to_state, h.attempt, h.at) \
+                    IS NOT DISTINCT FROM (p.event_id, p.task_id, p.step_id, p.from, p.to, p.attempt, p.at)";
+            assert_eq!(one::<i64>(&mut client, sql, &[&payload.to_string()]), 1, "{payload}");
+        }
+    }
+    for payload in on(&heard, "stepwise_step") {
+        assert_eq!(serde_json::from_str::<Value>(payload).unwrap()["step"], "only");
+    }
+}
+
+#[test]
+fn payloads_with_the_longest_names_are_whole_and_under_the_limit() {
+    let server = Server::start();
+    let database = server.database("listen_names");
+    let (mut listener, mut client) = (listener(&database), database.connect());
+    // Four bytes in UTF-8; two bytes in JSON; six bytes in JSON.
+    for widest in ['\u{10ffff}', '"', '\u{1}'] {
+        let name = widest.to_string().repeat(255);
+        let definition = json!({"namespace": name, "name": name, "version": "1.0.0", "steps": [{"name": name}]});
+        templates::register(&mut client, &definition);
+        run_a_task(&mut client, &name);
+        let heard = hear(&mut listener, &mut client);
+        assert_eq!(on(&heard, "stepwise_ready").collect::<Vec<_>>(), [&name]);
+        assert_eq!(on(&heard, "stepwise_step").count(), 5);
+        assert_eq!(on(&heard, "stepwise_task").count(), 5);
+        for (channel, payload) in heard.iter().filter(|(channel, _)| channel != "stepwise_ready") {
+            assert!(payload.len() < 8000, "{channel}: {} bytes", payload.len());
+            let payload: Value = serde_json::from_str(payload).unwrap();
+            assert_eq!(payload["template"], format!("{name}/{name}@1.0.0"));
+            if channel == "stepwise_step" {
+                assert_eq!(payload["step"], name);
+            }
+        }
+    }
+}
+
+#[test]
+fn each_level_announces_what_it_says() {
+    let server = Server::start();
+    let database = server.database("listen_levels");
+    let (mut listener, mut client) = (listener(&database), database.connect());
+    templates::register(&mut client, &templates::chain("one", &["only"]));
+    for (level, ready, task, step) in [("step", 1, 5, 5), ("task", 1, 5, 0), ("ready", 1, 0, 0), ("off", 0, 0, 0)] {
+        client.batch_execute(&format!("SET stepwise.notify = '{level}'")).unwrap();
+        run_a_task(&mut client, "one");
+        let heard = hear(&mut listener, &mut client);
+        let counts = ["stepwise_ready", "stepwise_task", "stepwise_step"].map(|channel| on(&heard, channel).count());
+        assert_eq!(counts, [ready, task, step], "{level}");
+    }
+    // The history is complete at every level.
+    assert_eq!(count(&mut client, "stepwise.transitions WHERE step_id IS NOT NULL"), 4 * 4);
+    assert_eq!(count(&mut client, "stepwise.transitions WHERE step_id IS NULL"), 4 * 3);
+}
+
+#[test]
+fn a_queue_is_announced_once_for_each_transaction() {
+    let server = Server::start();
+    let database = server.database("listen_ready");
+    let (mut listener, mut client) = (listener(&database), database.connect());
+    client.batch_execute("SET stepwise.notify = 'ready'").unwrap();
+    let definition = json!({"namespace": "test", "name": "fan", "version": "1.0.0", "steps": [
+        {"name": "root", "queue": "roots"},
+        {"name": "a", "queue": "leaves", "depends_on": "root"}, {"name": "b", "queue": "leaves", "depends_on": "root"},
+        {"name": "c", "queue": "others", "depends_on": "root"}]});
+    templates::register(&mut client, &definition);
+    templates::create(&mut client, "fan", 10);
+    let heard = hear(&mut listener, &mut client);
+    assert_eq!(on(&heard, "stepwise_ready").collect::<Vec<_>>(), ["roots"]);
+
+    let sql =
+        "SELECT count(*) FROM stepwise.complete_steps(ARRAY(SELECT receipt FROM stepwise.claim_steps('w', NULL, 10)))";
+    assert_eq!(one::<i64>(&mut client, sql, &[]), 10);
+    let mut queues: Vec<Heard> = hear(&mut listener, &mut client);
+    queues.sort_unstable();
+    assert_eq!(on(&queues, "stepwise_ready").collect::<Vec<_>>(), ["leaves", "others"]);
+}
+
+#[test]
+fn nothing_is_heard_of_what_rolls_back() {
+    let server = Server::start();
+    let database = server.database("listen_rollback");
+    let (mut listener, mut client) = (listener(&database), database.connect());
+    templates::register(&mut client, &templates::chain("one", &["only"]));
+    client.batch_execute("BEGIN").unwrap();
+    run_a_task(&mut client, "one");
+    client.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(hear(&mut listener, &mut client), []);
+    client.batch_execute("BEGIN; SAVEPOINT before").unwrap();
+    run_a_task(&mut client, "one");
+    client.batch_execute("ROLLBACK TO before; COMMIT").unwrap();
+    assert_eq!(hear(&mut listener, &mut client), []);
+}
