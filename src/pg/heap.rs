@@ -10,7 +10,7 @@ unsafe extern "C-unwind" {
 }
 
 /// The table or sequence of this name in schema `stepwise`.
-fn relation(name: &CStr) -> Oid {
+pub(super) fn relation(name: &CStr) -> Oid {
     // SAFETY: two look-ups in the system caches.
     unsafe { pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_namespace_oid(c"stepwise".as_ptr(), true)) }
 }

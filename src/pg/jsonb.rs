@@ -37,6 +37,46 @@ impl Jsonb {
         Self::from_text("{}")
     }
 
+    /// A plain copy, not compressed or out of line, in the current memory context.
+    pub(super) fn plain(self) -> Jsonb {
+        // SAFETY: the datum is a varlena.
+        Jsonb(pg_sys::Datum::from(unsafe { pg_sys::pg_detoast_datum_copy(self.0.cast_mut_ptr()) }))
+    }
+
+    /// A copy in the memory context of the caller of [`super::spi::session`], within which this is called.
+    pub fn keep(self) -> Jsonb {
+        // SAFETY: SPI is connected; it copies the varlena into the context that was current at SPI_connect.
+        Jsonb(unsafe { pg_sys::SPI_datumTransfer(self.0, false, -1) })
+    }
+
+    /// `{"key": value, …}` of plain values; null where there is none.
+    pub fn object<'a>(pairs: impl Iterator<Item = (&'a str, Option<Jsonb>)>) -> Jsonb {
+        use pg_sys::JsonbIteratorToken::{WJB_BEGIN_OBJECT, WJB_END_OBJECT, WJB_KEY, WJB_VALUE};
+        use pg_sys::jbvType::{jbvBinary, jbvNull, jbvString};
+        // SAFETY: the state belongs to this call. Keys and values are only read, and outlive the last line, which copies
+        // them.
+        unsafe {
+            let mut state = std::ptr::null_mut();
+            pg_sys::pushJsonbValue(&mut state, WJB_BEGIN_OBJECT, std::ptr::null_mut());
+            for (key, value) in pairs {
+                let mut item = pg_sys::JsonbValue { type_: jbvString, ..Default::default() };
+                item.val.string.len = key.len() as i32;
+                item.val.string.val = key.as_ptr().cast_mut().cast();
+                pg_sys::pushJsonbValue(&mut state, WJB_KEY, &mut item);
+                let mut item = pg_sys::JsonbValue { type_: jbvNull, ..Default::default() };
+                if let Some(Jsonb(value)) = value {
+                    let jsonb: *mut pg_sys::Jsonb = value.cast_mut_ptr();
+                    item.type_ = jbvBinary;
+                    item.val.binary.len = pgrx::varsize_any_exhdr(jsonb.cast()) as i32;
+                    item.val.binary.data = &raw mut (*jsonb).root;
+                }
+                pg_sys::pushJsonbValue(&mut state, WJB_VALUE, &mut item);
+            }
+            let object = pg_sys::pushJsonbValue(&mut state, WJB_END_OBJECT, std::ptr::null_mut());
+            Jsonb(pg_sys::Datum::from(pg_sys::JsonbValueToJsonb(object)))
+        }
+    }
+
     /// JSON text as a value, in the current memory context.
     pub fn from_text(json: &str) -> Jsonb {
         let json = std::ffi::CString::new(json).unwrap_or_default();

@@ -8,6 +8,7 @@ pub mod error;
 pub mod guc;
 pub mod heap;
 pub mod jsonb;
+pub mod lookup;
 pub mod notify;
 pub mod numeric;
 pub mod random;

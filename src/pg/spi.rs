@@ -261,8 +261,7 @@ impl Row<'_> {
 
     /// A by-reference column, copied into the memory context of the caller of [`session`].
     pub fn keep(&self, column: usize) -> Option<super::jsonb::Jsonb> {
-        // SAFETY: a varlena column; SPI copies it into the context that was current at SPI_connect.
-        self.datum(column).map(|datum| super::jsonb::Jsonb(unsafe { pg_sys::SPI_datumTransfer(datum, false, -1) }))
+        self.datum(column).map(|datum| super::jsonb::Jsonb(datum).keep())
     }
 }
 

@@ -1,6 +1,7 @@
 //! Handing out steps: settle expired leases among the claimable rows (`claimable`), mark the rest as claimed, and gather
 //! what a worker needs.
 use super::claimable::{self, Found};
+use super::columns::steps as column;
 use super::graph_cache::CachedTemplate;
 use super::scope::{self, Cause, LEASE_EXPIRED};
 use crate::engine::receipt::{self, Receipt};
@@ -8,10 +9,12 @@ use crate::engine::state::StepState;
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
 use crate::pg::jsonb::Jsonb;
+use crate::pg::lookup;
 use crate::pg::random;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
 use crate::pg::value::param;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// One step in the hands of a worker.
@@ -49,7 +52,6 @@ static TAKE: Statement = Statement::write(
      FROM unnest($1, $2, $3, $4) AS i (task_id, step_id, claim_token, lease_expires_at) \
      WHERE s.task_id = i.task_id AND s.step_id = i.step_id",
 );
-static DEPENDENCIES: Statement = Statement::write(include_str!("../../sql/query/dependency_results.sql"));
 
 /// Claims up to `max_steps` steps for a worker, by priority, then age.
 pub fn claim(request: &Request) -> Vec<ClaimedStep> {
@@ -98,7 +100,7 @@ fn take(spi: &Session, request: &Request, found: Vec<Found>, now: Timestamp) -> 
         })
         .collect();
     mark(spi, request.worker, &steps, pending_tasks);
-    gather_dependencies(spi, &mut steps);
+    gather_dependencies(&mut steps);
     steps
 }
 
@@ -120,23 +122,28 @@ fn mark(spi: &Session, worker: &str, steps: &[ClaimedStep], pending_tasks: Vec<i
     });
 }
 
-fn gather_dependencies(spi: &Session, steps: &mut [ClaimedStep]) {
-    let (mut ords, mut task_ids, mut parent_ids, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for (ord, step) in steps.iter().enumerate() {
-        for &parent in step.template.graph.parents(step.step_id) {
-            ords.push(ord as i32);
-            task_ids.push(step.task_id);
-            parent_ids.push(parent);
-            names.push(step.template.step(parent).map_or("", |parent| parent.name.as_str()));
-        }
+/// What the parents of the steps returned. They are final: a step is claimable only once its parents have settled.
+fn gather_dependencies(steps: &mut [ClaimedStep]) {
+    let mut parents: BTreeMap<(i64, i32), Option<Jsonb>> = BTreeMap::new();
+    for step in steps.iter() {
+        let of_step = step.template.graph.parents(step.step_id);
+        parents.extend(of_step.iter().map(|&parent| ((step.task_id, parent), None)));
     }
-    if ords.is_empty() {
+    if parents.is_empty() {
         return;
     }
-    let rows = DEPENDENCIES.run(spi, &[array(&ords), array(&task_ids), array(&parent_ids), array(&names)]);
-    for row in rows.iter() {
-        if let (Some(step), Some(results)) = (steps.get_mut(row.want::<i32>(1) as usize), row.keep(2)) {
-            step.dependencies = Some(results);
+    let keys: Vec<(i64, i32)> = parents.keys().copied().collect();
+    lookup::each_by_key(c"steps", c"steps_pkey", column::RESULTS, &keys, |place, results| {
+        parents.insert(keys[place], results);
+    });
+    for step in steps.iter_mut() {
+        let (task_id, template) = (step.task_id, &step.template);
+        let of_step = template.graph.parents(step.step_id).iter().map(|&parent| {
+            let name = template.step(parent).map_or("", |parent| parent.name.as_str());
+            (name, parents.get(&(task_id, parent)).copied().flatten())
+        });
+        if of_step.len() > 0 {
+            step.dependencies = Some(Jsonb::object(of_step).keep());
         }
     }
 }

@@ -26,6 +26,7 @@ pub mod steps {
         RETRYABLE "retryable" 14
         STATE "state" 15
         WORKER "worker" 16
+        RESULTS "results" 18
         ERROR "error" 19
     }
 }
