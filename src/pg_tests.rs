@@ -64,7 +64,9 @@ mod tests {
 
     #[pg_test]
     fn triggers_read_the_columns_that_they_mean() {
-        for (table, numbers) in [("steps", columns::steps::ALL), ("tasks", columns::tasks::ALL)] {
+        for (table, numbers) in
+            [("steps", columns::steps::ALL), ("tasks", columns::tasks::ALL), ("queues", columns::queues::ALL)]
+        {
             for &(name, number) in numbers {
                 let found = Spi::get_one_with_args::<i16>(
                     "SELECT attnum FROM pg_attribute WHERE attrelid = ('stepwise.' || $1)::regclass AND attname = $2",

@@ -78,6 +78,20 @@ fn definition(name: &str, steps: usize, random: &mut Random) -> Value {
     json!({"namespace": "walk", "name": name, "version": "1.0.0", "steps": steps})
 }
 
+/// What explain_step says of each step, for a claim to be held against it.
+const SAID: &str = "CREATE TEMP TABLE said ON COMMIT DROP AS \
+    SELECT s.task_id, s.step_id, s.visible_at, min(e.detail) AS detail, \
+        bool_or(e.reason = 'claimable') AS claimable, stepwise.now() AS at \
+    FROM stepwise.steps AS s, LATERAL stepwise.explain_step(s.task_id, s.step_id) AS e \
+    WHERE s.task_id = ANY ($1) GROUP BY s.task_id, s.step_id, s.visible_at";
+
+/// Steps that were called claimable and are not handed out, or the other way round; but for those that have just become due.
+const NOT_EXPLAINED: &str = "WITH taken AS MATERIALIZED (SELECT * FROM stepwise.claim_steps('probe', NULL, 1000)) \
+    SELECT format('task %s step %s: %s', said.task_id, said.step_id, said.detail) \
+    FROM said LEFT JOIN taken USING (task_id, step_id) \
+    WHERE said.claimable <> (taken.step_id IS NOT NULL) \
+        AND (said.visible_at BETWEEN said.at AND stepwise.now()) IS NOT TRUE";
+
 /// The comparisons, planned once.
 struct Checks {
     differences: Statement,
@@ -145,6 +159,20 @@ impl Walk<'_> {
         let tasks = self.tasks.clone();
         self.expect_none("the history says something else", &self.checks.not_rebuilt, &[&tasks]);
         self.expect_none("an invariant is broken", &self.checks.violations, &[&tasks]);
+    }
+
+    /// explain_step says "claimable" of exactly the steps that a claim hands out.
+    fn explained(&mut self) {
+        let run = |client: &mut Client, sql: &str| client.batch_execute(sql).expect("a transaction");
+        let tasks = self.tasks.clone();
+        run(self.client, "BEGIN");
+        self.client.execute(SAID, &[&tasks]).unwrap_or_else(|error| self.give_up(&format!("{error:?}")));
+        let rows = self.client.query(NOT_EXPLAINED, &[]).unwrap_or_else(|error| self.give_up(&format!("{error:?}")));
+        run(self.client, "ROLLBACK");
+        if !rows.is_empty() {
+            let rows: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            self.give_up(&format!("a claim does not do what was explained:\n{}", rows.join("\n")));
+        }
     }
 
     fn task(&mut self) -> i64 {
@@ -260,6 +288,7 @@ impl Walk<'_> {
             }
             self.compare();
             if number % 20 == 0 {
+                self.explained();
                 self.check();
             }
         }
@@ -282,6 +311,7 @@ impl Walk<'_> {
             self.progress();
         }
         self.compare();
+        self.explained();
         self.check();
     }
 }

@@ -28,6 +28,10 @@ pgrx::impl_sql_translatable!(TriggerRow, "trigger");
 pub struct SlotRow(*mut pg_sys::TupleTableSlot);
 
 impl SlotRow {
+    pub(super) fn of(slot: *mut pg_sys::TupleTableSlot) -> Self {
+        Self(slot)
+    }
+
     pub fn get<T: Column>(&self, column: i32) -> Option<T> {
         // SAFETY: the slot holds a row of the table; the callers' column numbers and types are those of its DDL, which
         // a test compares with the catalog.

@@ -1,7 +1,7 @@
 //! Handing out steps: settle expired leases among the claimable rows (`claimable`), mark the rest as claimed, and gather
 //! what a worker needs.
 use super::claimable::{self, Found};
-use super::columns::steps as column;
+use super::columns::{STEPS_BY_KEY, steps as column};
 use super::graph_cache::CachedTemplate;
 use super::scope::{self, Cause, LEASE_EXPIRED};
 use crate::engine::receipt::{self, Receipt};
@@ -9,7 +9,7 @@ use crate::engine::state::StepState;
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
 use crate::pg::jsonb::Jsonb;
-use crate::pg::lookup;
+use crate::pg::lookup::Sees;
 use crate::pg::random;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
@@ -133,8 +133,9 @@ fn gather_dependencies(steps: &mut [ClaimedStep]) {
         return;
     }
     let keys: Vec<(i64, i32)> = parents.keys().copied().collect();
-    lookup::each_by_key(c"steps", c"steps_pkey", column::RESULTS, &keys, |place, results| {
-        parents.insert(keys[place], results);
+    let of_parents = keys.iter().map(|&(task_id, step_id)| (task_id, Some(step_id)));
+    STEPS_BY_KEY.each(Sees::Now, of_parents, |place, row| {
+        parents.insert(keys[place], row.jsonb(column::RESULTS));
     });
     for step in steps.iter_mut() {
         let (task_id, template) = (step.task_id, &step.template);

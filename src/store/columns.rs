@@ -1,6 +1,13 @@
 //! Column numbers of the hot tables as sql/schema/010_tables.sql declares them, for the triggers, which read rows
 //! natively. A test compares them with the catalog. Later columns are appended, never inserted.
 
+use crate::pg::lookup::Keyed;
+
+/// `steps` by task, or by task and step.
+pub const STEPS_BY_KEY: Keyed = Keyed { table: c"steps", index: c"steps_pkey" };
+pub const TASKS_BY_KEY: Keyed = Keyed { table: c"tasks", index: c"tasks_pkey" };
+pub const QUEUES_BY_KEY: Keyed = Keyed { table: c"queues", index: c"queues_pkey" };
+
 macro_rules! columns {
     ($($constant:ident $name:literal $number:literal)*) => {
         $(pub const $constant: i32 = $number;)*
@@ -23,11 +30,18 @@ pub mod steps {
         REMAINING_PARENTS "remaining_parents" 10
         ATTEMPTS "attempts" 11
         BACKOFF_REQUEST_SECONDS "backoff_request_seconds" 12
+        PRIORITY "priority" 13
         RETRYABLE "retryable" 14
         STATE "state" 15
         WORKER "worker" 16
         RESULTS "results" 18
         ERROR "error" 19
+    }
+}
+
+pub mod queues {
+    columns! {
+        PAUSED "paused" 3
     }
 }
 

@@ -11,7 +11,7 @@ SELECT p.proname || '(' || pg_get_function_arguments(p.oid) || ')' AS function, 
        CASE proparallel WHEN 's' THEN 'safe' WHEN 'r' THEN 'restricted' ELSE 'unsafe' END AS parallel,
        proisstrict AS strict, prosecdef AS definer, proconfig AS settings, proacl AS acl, obj_description(p.oid, 'pg_proc') AS comment
 FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-WHERE p.pronamespace = 'stepwise'::regnamespace ORDER BY p.proname COLLATE "C" \gx
+WHERE p.pronamespace = 'stepwise'::regnamespace ORDER BY p.proname COLLATE "C", pg_get_function_arguments(p.oid) COLLATE "C" \gx
 
 SELECT c.relname, CASE c.relkind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'S' THEN 'sequence' WHEN 'i' THEN 'index' ELSE c.relkind::text END AS kind,
        c.reloptions AS options, replace(c.relacl::text, 'xtm', 'xt') AS acl, obj_description(c.oid, 'pg_class') AS comment
