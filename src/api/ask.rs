@@ -1,12 +1,16 @@
 //! Ask: the clock, backoff, readiness, context. Readers: the caller's snapshot and rights, no transaction id.
 use super::arguments::elements;
 use crate::engine::backoff::Backoff;
+use crate::engine::state::StepState;
 use crate::engine::time::Timestamp;
 use crate::pg::error::{Outcome, finish};
 use crate::pg::numeric::Percentage;
+use crate::pg::rows::{RowsReturned, argument, return_rows};
 use crate::pg::time;
+use crate::pg::value::{Param, optional, param};
 use crate::store::readers::{self, StepStatus, TaskStatus};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
+use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 #[pg_extern(volatile, parallel_safe)]
@@ -27,76 +31,65 @@ fn calculate_backoff(
     time::interval(backoff.after(attempts, task_id, step_id))
 }
 
-/// The single and the batch form of a reader differ in their arguments alone: one list of columns for both. (pgrx reads
-/// the columns from the signature, so they cannot stand in a type alias.)
-macro_rules! readiness_reader {
-    ($name:ident, ($($arguments:tt)*), $statuses:expr) => {
-        #[pg_extern(stable, parallel_safe)]
-        #[allow(clippy::type_complexity)]
-        fn $name($($arguments)*) -> TableIterator<
-            'static,
-            (
-                name!(task_id, i64),
-                name!(step_id, i32),
-                name!(name, String),
-                name!(current_state, &'static str),
-                name!(dependencies_satisfied, bool),
-                name!(retry_eligible, bool),
-                name!(ready_for_execution, bool),
-                name!(last_failure_at, Option<TimestampWithTimeZone>),
-                name!(next_retry_at, Option<TimestampWithTimeZone>),
-                name!(total_parents, i32),
-                name!(completed_parents, i32),
-                name!(attempts, i32),
-                name!(retry_limit, i32),
-                name!(backoff_request_seconds, Option<i32>),
-                name!(last_attempted_at, Option<TimestampWithTimeZone>),
-                name!(processed, bool),
-                name!(in_process, bool),
-            ),
-        > {
-            let statuses: Vec<StepStatus> = $statuses;
-            TableIterator::new(statuses.into_iter().map(|status| {
-                let readiness = status.readiness;
-                let step = status.template.step(status.step_id);
-                (
-                    status.task_id,
-                    status.step_id,
-                    step.map_or_else(String::new, |step| step.name.clone()),
-                    status.state.as_str(),
-                    readiness.dependencies_satisfied,
-                    readiness.retry_eligible,
-                    readiness.ready_for_execution,
-                    readiness.last_failure_at.map(time::to_sql),
-                    readiness.next_retry_at.map(time::to_sql),
-                    readiness.total_parents,
-                    readiness.completed_parents,
-                    status.attempts,
-                    step.map_or(0, |step| step.rule.retry_limit),
-                    status.backoff_request_seconds,
-                    status.last_attempted_at.map(time::to_sql),
-                    readiness.processed,
-                    readiness.in_process,
-                )
-            }))
-        }
-    };
+/// The columns of get_step_readiness_status, as its declaration and that of the batch form name them.
+fn readiness_row(status: &StepStatus, states: &[Param]) -> [Param; 17] {
+    let readiness = &status.readiness;
+    let step = status.template.step(status.step_id);
+    [
+        param(status.task_id),
+        param(status.step_id),
+        param(step.map_or("", |step| step.name.as_str())),
+        states[status.state as usize],
+        param(readiness.dependencies_satisfied),
+        param(readiness.retry_eligible),
+        param(readiness.ready_for_execution),
+        optional(readiness.last_failure_at),
+        optional(readiness.next_retry_at),
+        param(readiness.total_parents),
+        param(readiness.completed_parents),
+        param(status.attempts),
+        param(step.map_or(0, |step| step.rule.retry_limit)),
+        optional(status.backoff_request_seconds),
+        optional(status.last_attempted_at),
+        param(readiness.processed),
+        param(readiness.in_process),
+    ]
 }
 
-readiness_reader!(
-    get_step_readiness_status,
-    (task_id: Option<i64>, step_ids: default!(Option<Vec<Option<i32>>>, "NULL")),
-    {
-        let step_ids: Option<Vec<i32>> = step_ids.map(|ids| ids.into_iter().flatten().collect());
-        readers::step_statuses(task_id.as_slice(), step_ids.as_deref())
-    }
-);
-readiness_reader!(
-    get_step_readiness_status_batch,
-    (task_ids: Option<Vec<Option<i64>>>),
-    readers::step_statuses(&known(task_ids), None)
-);
+fn readiness_rows(fcinfo: pg_sys::FunctionCallInfo, statuses: &[StepStatus]) -> RowsReturned {
+    let states = StepState::ALL.map(|state| param(state.as_str()));
+    return_rows(fcinfo, statuses.iter().map(|status| readiness_row(status, &states)))
+}
 
+#[pg_extern(sql = r#"
+    CREATE FUNCTION stepwise.get_step_readiness_status(task_id bigint, step_ids integer[] DEFAULT NULL)
+    RETURNS TABLE (task_id bigint, step_id integer, name text, current_state text, dependencies_satisfied boolean,
+        retry_eligible boolean, ready_for_execution boolean, last_failure_at timestamptz, next_retry_at timestamptz,
+        total_parents integer, completed_parents integer, attempts integer, retry_limit integer,
+        backoff_request_seconds integer, last_attempted_at timestamptz, processed boolean, in_process boolean)
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+fn get_step_readiness_status(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
+    let task_id: Option<i64> = argument(fcinfo, 0);
+    let step_ids: Option<Vec<Option<i32>>> = argument(fcinfo, 1);
+    let step_ids: Option<Vec<i32>> = step_ids.map(|ids| ids.into_iter().flatten().collect());
+    readiness_rows(fcinfo, &readers::step_statuses(task_id.as_slice(), step_ids.as_deref()))
+}
+
+#[pg_extern(sql = r#"
+    CREATE FUNCTION stepwise.get_step_readiness_status_batch(task_ids bigint[])
+    RETURNS TABLE (task_id bigint, step_id integer, name text, current_state text, dependencies_satisfied boolean,
+        retry_eligible boolean, ready_for_execution boolean, last_failure_at timestamptz, next_retry_at timestamptz,
+        total_parents integer, completed_parents integer, attempts integer, retry_limit integer,
+        backoff_request_seconds integer, last_attempted_at timestamptz, processed boolean, in_process boolean)
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+fn get_step_readiness_status_batch(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
+    readiness_rows(fcinfo, &readers::step_statuses(&known(argument(fcinfo, 0)), None))
+}
+
+/// The single and the batch form of a reader differ in their arguments alone: one list of columns for both. (pgrx reads
+/// the columns from the signature, so they cannot stand in a type alias.)
 macro_rules! context_reader {
     ($name:ident, ($($arguments:tt)*), $statuses:expr) => {
         #[pg_extern(stable, parallel_safe)]

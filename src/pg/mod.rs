@@ -12,6 +12,7 @@ pub mod lookup;
 pub mod notify;
 pub mod numeric;
 pub mod random;
+pub mod rows;
 pub mod spi;
 pub mod time;
 pub mod trigger;
