@@ -31,17 +31,13 @@ ALTER FUNCTION stepwise.next_visible_at SECURITY DEFINER SET search_path = pg_ca
 -- a command they run as the owner already; where a client's own UPDATE fires them, the statement triggers, which write
 -- history, children and counters, take the owner's rights and the fixed search_path themselves (src/pg/catalog.rs), as
 -- Postgres' own foreign-key triggers do.
--- Readers run with the caller's rights; the fixed search_path keeps foreign operators and tables out.
-ALTER FUNCTION stepwise.get_step_readiness_status SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.get_step_readiness_status_batch SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.get_task_execution_context SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.get_task_execution_contexts_batch SET search_path = pg_catalog, pg_temp;
+-- Readers run with the caller's rights; the fixed search_path keeps foreign operators and tables out. Readiness and
+-- context run no SQL but the first read of a template, which sets its own: they go without, and without its cost.
 ALTER FUNCTION stepwise.template_definition SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.calculate_dependency_levels SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.critical_path SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.explain_step(bigint, text) SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.explain_step(bigint, integer) SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.get_viable_steps SET search_path = pg_catalog, pg_temp;
 
 -- Deny by default: functions are executable by PUBLIC unless revoked. Levels are granted by grant_access.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA stepwise FROM PUBLIC;
