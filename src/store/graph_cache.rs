@@ -62,6 +62,8 @@ const MAX_CACHED_STEPS: usize = 1_000_000;
 struct Cache {
     incarnation: Option<Oid>,
     templates: HashMap<i64, Rc<CachedTemplate>>,
+    /// The template asked for last: rows of one call mostly belong to one.
+    last: Option<(i64, Rc<CachedTemplate>)>,
     queues: HashMap<i64, Rc<str>>,
     steps: usize,
 }
@@ -85,13 +87,19 @@ static QUEUE: Statement = Statement::fresh("SELECT name FROM stepwise.queues WHE
 /// update steps need not be able to read templates. `None`: no such template.
 pub fn template(template_id: i64) -> Option<Rc<CachedTemplate>> {
     let table = current_incarnation();
+    let last = CACHE.with_borrow(|cache| cache.last.clone());
+    if let Some((_, template)) = last.filter(|(id, _)| *id == template_id) {
+        return Some(template);
+    }
     if let Some(found) = CACHE.with_borrow(|cache| cache.templates.get(&template_id).cloned()) {
+        CACHE.with_borrow_mut(|cache| cache.last = Some((template_id, Rc::clone(&found))));
         return Some(found);
     }
     let loaded = Rc::new(catalog::as_owner_of(table, || load(template_id))?);
     CACHE.with_borrow_mut(|cache| {
         if cache.steps + loaded.steps.len() > MAX_CACHED_STEPS {
             cache.templates.clear();
+            cache.last = None;
             cache.steps = 0;
         }
         cache.steps += loaded.steps.len();
