@@ -1,4 +1,4 @@
--- History: one row per change, all of a call at once.
+-- History by a statement: for a table that somebody has hung a trigger or a partial index on (src/store/history.rs).
 INSERT INTO stepwise.transitions
     (event_id, task_id, at, step_id, attempt, from_state, to_state, worker, actor, metadata)
 SELECT i.event_id, i.task_id, i.at, i.step_id, i.attempt, i.from_state, i.to_state, i.worker, $9, i.metadata

@@ -12,6 +12,13 @@ pub struct Param {
     pub(super) null: bool,
 }
 
+impl Param {
+    /// A transaction id of 64 bits.
+    pub fn xid8(value: u64) -> Self {
+        Self { oid: pg_sys::XID8OID, datum: Datum::from(value), null: false }
+    }
+}
+
 /// A value that can be bound to a statement. By-reference values are built in the current memory context.
 pub trait Bind {
     const OID: Oid;

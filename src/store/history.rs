@@ -4,12 +4,12 @@ use super::scope::{self, Cause, StepChange};
 use crate::engine::state::TaskState;
 use crate::engine::time::Timestamp;
 use crate::events;
-use crate::pg::array::{array, column};
+use crate::pg::array::{array, array_of_optional};
 use crate::pg::guc::{self, NotifyLevel};
+use crate::pg::heap;
 use crate::pg::jsonb::Jsonb;
-use crate::pg::sequence;
 use crate::pg::spi::{self, Session, Statement};
-use crate::pg::value::optional;
+use crate::pg::value::{Param, optional, param};
 
 static INSERT: Statement = Statement::write(include_str!("../../sql/query/insert_transitions.sql"));
 
@@ -34,25 +34,71 @@ struct Transition<'a> {
     metadata: Option<Jsonb>,
 }
 
-/// Stores rows; returns their event ids, which are drawn before, so that they need not be returned.
+/// Texts as datums, each made once: most rows of a call repeat a few states and one worker.
+#[derive(Default)]
+struct Texts<'a>(Vec<(&'a str, Param)>);
+
+impl<'a> Texts<'a> {
+    fn get(&mut self, text: Option<&'a str>) -> Param {
+        let Some(text) = text else { return optional(None::<&str>) };
+        if let Some((_, made)) = self.0.iter().find(|(known, _)| *known == text) {
+            return *made;
+        }
+        let made = param(text);
+        if self.0.len() < 16 {
+            self.0.push((text, made));
+        }
+        made
+    }
+}
+
+/// Stores rows; returns their event ids. History is the most written table and is never updated, so its rows go
+/// straight into it; where somebody has hung a trigger or a partial index on it, by a statement.
 fn store(spi: &Session, rows: &[Transition], cause: &Cause) -> Vec<i64> {
-    let event_ids = sequence::draw(c"transitions_event_id_seq", rows.len());
+    let event_ids = heap::draw(c"transitions_event_id_seq", rows.len());
+    let tx = Param::xid8(heap::transaction_id());
+    let mut texts = Texts::default();
+    let columns: Vec<[Param; 11]> = rows
+        .iter()
+        .zip(&event_ids)
+        .map(|(row, &event_id)| {
+            [
+                param(event_id),
+                param(row.task_id),
+                tx,
+                param(row.at),
+                optional(row.step_id),
+                optional(row.attempt),
+                texts.get(row.from),
+                texts.get(Some(row.to)),
+                texts.get(row.worker),
+                texts.get(cause.actor.as_deref()),
+                optional(row.metadata),
+            ]
+        })
+        .collect();
+    if !heap::append(c"transitions", &columns) {
+        insert(spi, rows, &event_ids, cause);
+    }
+    event_ids
+}
+
+fn insert(spi: &Session, rows: &[Transition], event_ids: &[i64], cause: &Cause) {
     INSERT.run(
         spi,
         &[
-            array(&event_ids),
+            array(event_ids),
             array(&rows.iter().map(|row| row.task_id).collect::<Vec<i64>>()),
             array(&rows.iter().map(|row| row.at).collect::<Vec<Timestamp>>()),
-            column(rows.iter().map(|row| row.step_id).collect()),
-            column(rows.iter().map(|row| row.attempt).collect()),
-            column(rows.iter().map(|row| row.from).collect()),
+            array_of_optional(&rows.iter().map(|row| row.step_id).collect::<Vec<_>>()),
+            array_of_optional(&rows.iter().map(|row| row.attempt).collect::<Vec<_>>()),
+            array_of_optional(&rows.iter().map(|row| row.from).collect::<Vec<_>>()),
             array(&rows.iter().map(|row| row.to).collect::<Vec<_>>()),
-            column(rows.iter().map(|row| row.worker).collect()),
+            array_of_optional(&rows.iter().map(|row| row.worker).collect::<Vec<_>>()),
             optional(cause.actor.as_deref()),
-            column(rows.iter().map(|row| row.metadata).collect()),
+            array_of_optional(&rows.iter().map(|row| row.metadata).collect::<Vec<_>>()),
         ],
     );
-    event_ids
 }
 
 /// Records the changed rows among `changes`. `metadata` gives a row's own, as JSON text; a failure's error is added.

@@ -11,8 +11,8 @@ use crate::engine::time::Timestamp;
 use crate::events;
 use crate::pg::array::{array, array_of_optional, column};
 use crate::pg::catalog;
+use crate::pg::heap;
 use crate::pg::jsonb::Jsonb;
-use crate::pg::sequence;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
 use crate::pg::value::{no_array, param};
@@ -125,7 +125,7 @@ fn insert_tasks(
     let bypassed = steps.iter().filter(|step| step.state == StepState::ResolvedManually).count() as i32;
     let state = if live == 0 { TaskState::Complete } else { TaskState::Pending };
     let requested_by = new.requested_by.clone().unwrap_or_else(catalog::actor);
-    let task_ids = sequence::draw(c"tasks_task_id_seq", contexts.len());
+    let task_ids = heap::draw(c"tasks_task_id_seq", contexts.len());
     let keys = identity_keys(spi, new, contexts, found, template);
     // In the order of the keys; tasks without one keep their order.
     let mut order: Vec<usize> = (0..contexts.len()).collect();

@@ -1,5 +1,5 @@
--- What is written and read in bulk: history of every length, one row or thousands at once, also where somebody has hung a
--- trigger or an index on it; and what parents returned.
+-- History goes straight into its table; where somebody has hung a trigger or a partial index on it, by a statement: with
+-- the same rows. Rows of every length, one or thousands at once.
 \set ECHO none
 \getenv srcdir PG_ABS_SRCDIR
 \set fresh :srcdir /fresh.sql
@@ -24,12 +24,12 @@ FROM stepwise.transitions ORDER BY event_id;
 \set ECHO all
 
 SELECT test.template('vee', 'a > c, b > c');
-SELECT test.walk() AS first;
+SELECT test.walk() AS straight;
 SELECT step_id, attempt, from_state, to_state, length(worker) AS worker, actor, length(metadata::text) AS metadata FROM test.rows WHERE task_id = 1;
 CREATE TABLE test.seen (event_id bigint, to_state text);
 CREATE FUNCTION test.see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO test.seen VALUES (NEW.event_id, NEW.to_state); RETURN NULL; END $$;
 CREATE TRIGGER see AFTER INSERT ON stepwise.transitions FOR EACH ROW EXECUTE FUNCTION test.see();
-SELECT test.walk() AS with_a_trigger;
+SELECT test.walk() AS by_statement;
 SELECT count(*) AS differences FROM (
     SELECT step_id, attempt, from_state, to_state, worker, actor, metadata, tx, at FROM test.rows WHERE task_id = 1
     EXCEPT ALL SELECT step_id, attempt, from_state, to_state, worker, actor, metadata, tx, at FROM test.rows WHERE task_id = 2) d;
@@ -41,6 +41,7 @@ SET enable_seqscan = off;
 SELECT count(*) AS found FROM stepwise.transitions WHERE to_state = 'error' AND at IS NOT NULL;
 RESET enable_seqscan;
 DROP INDEX stepwise.failures;
+-- An index over all rows is kept up on the straight way too.
 CREATE INDEX workers ON stepwise.transitions (worker) WITH (deduplicate_items = off);
 SELECT test.walk() AS plain_index;
 SET enable_seqscan = off;
