@@ -28,6 +28,12 @@ pub struct Receipt {
     pub token: i64,
 }
 
+/// A token from 64 random bits.
+#[inline]
+pub fn token(random: u64) -> i64 {
+    (random >> (u64::BITS - TOKEN_BITS)) as i64
+}
+
 /// The receipt as the bytes of a UUID, in network order; receipts of one task sort together.
 ///
 /// Of a value out of its range only the low bits are kept.

@@ -84,7 +84,7 @@ fn take(spi: &Session, request: &Request, found: Vec<Found>, now: Timestamp) -> 
     let mut steps: Vec<ClaimedStep> = found
         .into_iter()
         .map(|row| {
-            let token = (random::word() >> (64 - receipt::TOKEN_BITS)) as i64;
+            let token = receipt::token(random::word());
             let timeout = row.template.step(row.step_id).map_or(Span(0), |step| step.rule.timeout);
             ClaimedStep {
                 receipt: receipt::encode(Receipt { task_id: row.task_id, step_id: row.step_id, token }),

@@ -1,4 +1,5 @@
 //! `steps` BEFORE UPDATE OF state, for each row: refuses an illegal transition, stamps what the new state implies.
+use crate::engine::receipt;
 use crate::engine::state::StepState;
 use crate::engine::transition::{self, StepKey, StepRow};
 use crate::pg::error::finish;
@@ -40,7 +41,7 @@ fn steps_before_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
     let key = StepKey { task_id: row.want(column::TASK_ID), step_id: row.want(column::STEP_ID) };
     let template = graph_cache::template_of_row(row.want(column::TEMPLATE_ID));
     let Some(step) = template.step(key.step_id) else { return update.finish() };
-    let fresh_token = || (random::word() >> (64 - crate::engine::receipt::TOKEN_BITS)) as i64;
+    let fresh_token = || receipt::token(random::word());
     let new = transition::apply(&old, &asked, &step.rule, key, time::now(), fresh_token);
     let new = finish(new.map_err(Into::into));
     update.set_if_changed(column::ATTEMPTS, Some(asked.attempts), Some(new.attempts));
