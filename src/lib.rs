@@ -38,11 +38,12 @@ extension_sql_file!(
         triggers::tasks_after::tasks_after_update
     ]
 );
+extension_sql_file!("../sql/schema/035_limits.sql", name = "limits", requires = ["triggers"]);
 extension_sql_file!("../sql/schema/040_views.sql", name = "views", requires = ["tables"]);
 extension_sql_file!("../sql/schema/045_audit.sql", name = "audit", requires = ["constraints_indexes"]);
 extension_sql_file!("../sql/schema/046_fallback.sql", name = "fallback", requires = ["audit"]);
 extension_sql_file!("../sql/schema/047_verify.sql", name = "verify", requires = ["fallback"]);
-extension_sql_file!("../sql/schema/050_access.sql", name = "access", requires = ["views", "verify"]);
+extension_sql_file!("../sql/schema/050_access.sql", name = "access", requires = ["views", "verify", "limits"]);
 extension_sql_file!("../sql/schema/900_finalize.sql", name = "finalize", finalize);
 
 #[allow(non_snake_case)]

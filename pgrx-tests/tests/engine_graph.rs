@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use engine_support::{graph, step_state, topological_parents};
 use pg_stepwise_cluster_tests::engine::cascade::{Settled, falls};
 use pg_stepwise_cluster_tests::engine::graph::{Graph, GraphError, order};
-use pg_stepwise_cluster_tests::engine::start::{Visible, initial_steps};
+use pg_stepwise_cluster_tests::engine::start::initial_steps;
 use pg_stepwise_cluster_tests::engine::state::StepState;
 use proptest::prelude::*;
 
@@ -144,9 +144,8 @@ proptest! {
     fn a_new_task_waits_for_nobody_who_was_bypassed(
         graph in graph(25),
         bypassed in prop::collection::hash_set(1_i32..=25, 0..6),
-        retry_limits in prop::collection::vec(0..3, 0..25),
     ) {
-        let steps = initial_steps(&graph, &retry_limits, &bypassed);
+        let steps = initial_steps(&graph, &bypassed);
         prop_assert_eq!(steps.len(), graph.len());
         for step in &steps {
             let id = step.step_id;
@@ -154,13 +153,7 @@ proptest! {
             prop_assert_eq!(step.state, if bypass { StepState::ResolvedManually } else { StepState::Pending });
             let remaining = graph.parents(id).iter().filter(|parent| !bypassed.contains(parent)).count() as i32;
             prop_assert_eq!(step.remaining_parents, remaining);
-            let limit = retry_limits.get(id as usize - 1).copied().unwrap_or(3);
-            let visible = match (bypass, remaining, limit) {
-                (true, _, _) | (_, 1.., _) => Visible::No,
-                (_, _, 0) => Visible::Never,
-                _ => Visible::AtStart,
-            };
-            prop_assert_eq!(step.visible, visible);
+            prop_assert_eq!(step.ready, !bypass && remaining == 0);
         }
     }
 }

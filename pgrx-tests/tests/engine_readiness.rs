@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use engine_support::step_state;
 use pg_stepwise_cluster_tests::engine::backoff::Backoff;
 use pg_stepwise_cluster_tests::engine::context::{Context, Tally};
-use pg_stepwise_cluster_tests::engine::explain::{Reason, claimable, explain};
-use pg_stepwise_cluster_tests::engine::outcome::outcome;
+use pg_stepwise_cluster_tests::engine::explain::{Around, Limit, Reason, claimable, explain};
+use pg_stepwise_cluster_tests::engine::outcome::{TaskRow, outcome};
 use pg_stepwise_cluster_tests::engine::readiness::{Readiness, StepFacts, Surroundings, evaluate};
-use pg_stepwise_cluster_tests::engine::rule::StepRule;
+use pg_stepwise_cluster_tests::engine::rule::{StepKind, StepRule};
 use pg_stepwise_cluster_tests::engine::state::{StepState, TaskState};
 use pg_stepwise_cluster_tests::engine::time::{Span, Timestamp};
 use pg_stepwise_cluster_tests::engine::transition::{StepKey, failed_for_good};
@@ -68,13 +68,18 @@ fn live(step: &StepFacts, rule: &StepRule) -> bool {
 fn task_state(steps: &[(StepFacts, StepRule)]) -> Option<TaskState> {
     let count =
         |is: &dyn Fn(&StepFacts, &StepRule) -> bool| steps.iter().filter(|(step, rule)| is(step, rule)).count() as i32;
-    outcome(
-        steps.len() as i32,
-        count(&live),
-        count(&|step, _| step.state.settles()),
-        count(&|step, rule| failed_for_good(step.state, step.attempts, step.retryable, rule)),
-        count(&|step, _| step.state == StepState::Cancelled),
-    )
+    outcome(&TaskRow {
+        state: TaskState::InProgress,
+        total: steps.len() as i32,
+        live: count(&live),
+        completed: count(&|step, _| step.state.settles()),
+        failed: count(&|step, rule| failed_for_good(step.state, step.attempts, step.retryable, rule)),
+        cancelled: count(&|step, _| step.state == StepState::Cancelled),
+        timed_out: false,
+        deadline: None,
+        started_at: None,
+        finished_at: None,
+    })
 }
 
 fn context(steps: &[(StepFacts, StepRule)], task: TaskState) -> Context {
@@ -218,7 +223,9 @@ fn facts() -> impl Strategy<Value = StepFacts> {
 }
 
 fn rule() -> impl Strategy<Value = StepRule> {
-    (0..6, any::<bool>(), 0..20_i64, 0..60_i64).prop_map(|(retry_limit, retryable, base, cap)| StepRule {
+    let kind = prop_oneof![4 => Just(StepKind::Work), 1 => Just(StepKind::Wait)];
+    (kind, 0..6, any::<bool>(), 0..20_i64, 0..60_i64).prop_map(|(kind, retry_limit, retryable, base, cap)| StepRule {
+        kind,
         retry_limit,
         retryable,
         backoff: Backoff { base: Span::from_secs(base), cap: Span::from_secs(cap), jitter: 0.0 },
@@ -257,6 +264,7 @@ fn naive(step: &StepFacts, rule: &StepRule, around: &Surroundings) -> Readiness 
         dependencies_satisfied: step.remaining_parents == 0,
         retry_eligible,
         ready_for_execution: [StepState::Pending, StepState::Error].contains(&step.state)
+            && rule.kind != StepKind::Wait
             && step.remaining_parents == 0
             && retry_eligible
             && !delayed
@@ -291,10 +299,13 @@ proptest! {
         step in facts(),
         rule in rule(),
         around in surroundings(),
+        deadline_over in prop::bool::weighted(0.2),
+        full in prop::sample::subsequence(vec![(Limit::Queue, 5), (Limit::Task, 1), (Limit::Key, 2)], 0..=3),
         parents in prop::collection::vec((1..9, step_state()), 0..4),
     ) {
-        let reasons = explain(&step, &rule, around.task, around.queue_paused, &parents, NOW);
-        if claimable(&step, &rule, around.queue_paused, NOW) {
+        let around = Around { task: around.task, queue_paused: around.queue_paused, deadline_over, full: &full };
+        let reasons = explain(&step, &rule, &around, &parents, NOW);
+        if claimable(&step, &rule, &around, NOW) {
             prop_assert_eq!(reasons, [Reason::Claimable]);
         } else {
             prop_assert!(!reasons.is_empty() && !reasons.contains(&Reason::Claimable), "{:?}", reasons);

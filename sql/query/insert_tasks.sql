@@ -3,8 +3,9 @@
 -- for each other one way round only.
 INSERT INTO stepwise.tasks
     (task_id, template_id, created_at, finished_at, live_steps, total_steps, completed_steps, priority, state,
-     requested_by, identity_key, tags, context)
-SELECT i.task_id, $4, $5, CASE WHEN $9 = 'complete' THEN $5 END, $6, $7, $8, $10, $9, $11, i.identity_key, $12, i.context
-FROM unnest($1, $2, $3) AS i (task_id, context, identity_key)
+     requested_by, identity_key, tags, context, created_by, deadline, concurrency_key)
+SELECT i.task_id, $4, $5, CASE WHEN $9 = 'complete' THEN $5 END, $6, $7, $8, $10, $9, $11, i.identity_key, $12, i.context,
+       $13, CASE WHEN $9 <> 'complete' THEN $14 END, i.concurrency_key
+FROM unnest($1, $2, $3, $15) AS i (task_id, context, identity_key, concurrency_key)
 ON CONFLICT (template_id, identity_key) WHERE identity_key IS NOT NULL DO NOTHING
 RETURNING task_id

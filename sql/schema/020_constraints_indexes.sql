@@ -8,6 +8,7 @@ ALTER TABLE stepwise.namespaces
 ALTER TABLE stepwise.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (queue_id),
     ADD CONSTRAINT queues_name_key UNIQUE (name),
+    ADD CONSTRAINT queues_max_in_flight_chk CHECK (max_in_flight BETWEEN 0 AND 1000),
     ADD CONSTRAINT queues_name_chk CHECK (name <> '' AND pg_catalog.char_length(name) <= 255);
 
 ALTER TABLE stepwise.templates
@@ -28,6 +29,7 @@ ALTER TABLE stepwise.template_steps
     ADD CONSTRAINT template_steps_queue_fkey FOREIGN KEY (queue_id) REFERENCES stepwise.queues,
     ADD CONSTRAINT template_steps_name_chk CHECK (name <> '' AND pg_catalog.char_length(name) <= 255),
     ADD CONSTRAINT template_steps_retry_limit_chk CHECK (retry_limit >= 0),
+    ADD CONSTRAINT template_steps_kind_chk CHECK (kind IN ('work', 'wait')),
     ADD CONSTRAINT template_steps_jitter_chk CHECK (backoff_jitter BETWEEN 0 AND 1);
 
 ALTER TABLE stepwise.tasks
@@ -40,6 +42,12 @@ ALTER TABLE stepwise.tasks
 -- create_task with an identity key: one task per template and key, under any concurrency.
 CREATE UNIQUE INDEX tasks_identity_key ON stepwise.tasks (template_id, identity_key) WHERE identity_key IS NOT NULL;
 
+-- Tasks that have run out of time: tick. An ended task has no deadline.
+CREATE INDEX tasks_deadline_idx ON stepwise.tasks (deadline) WHERE deadline IS NOT NULL;
+
+-- purge_tasks asks whether a task is left that needs the places of a concurrency key.
+CREATE INDEX tasks_concurrency_key_idx ON stepwise.tasks (concurrency_key) WHERE concurrency_key IS NOT NULL;
+
 ALTER TABLE stepwise.steps
     ADD CONSTRAINT steps_pkey PRIMARY KEY (task_id, step_id),
     ADD CONSTRAINT steps_sound_chk CHECK (stepwise.is_sound_step(state, remaining_parents, attempts));
@@ -50,6 +58,19 @@ CREATE INDEX steps_queue_idx ON stepwise.steps (queue_id, priority DESC, visible
 -- A task's history, in order.
 ALTER TABLE stepwise.transitions
     ADD CONSTRAINT transitions_pkey PRIMARY KEY (task_id, event_id);
+
+ALTER TABLE stepwise.slots
+    ADD CONSTRAINT slots_pkey PRIMARY KEY (slot_id),
+    -- The places of one limit, in order.
+    ADD CONSTRAINT slots_number_key UNIQUE (kind, owner_id, key, number),
+    ADD CONSTRAINT slots_kind_chk CHECK (kind IN ('queue', 'task', 'key'));
+
+-- What a step holds, to give it back.
+CREATE INDEX slots_holder_idx ON stepwise.slots (task_id, step_id) WHERE task_id IS NOT NULL;
+
+ALTER TABLE stepwise.injected_failures
+    ADD CONSTRAINT injected_failures_pkey PRIMARY KEY (task_id, step_id),
+    ADD CONSTRAINT injected_failures_remaining_chk CHECK (remaining > 0);
 
 ALTER TABLE stepwise.subscriptions
     ADD CONSTRAINT subscriptions_pkey PRIMARY KEY (subscription_id),

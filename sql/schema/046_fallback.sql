@@ -74,6 +74,7 @@ BEGIN ATOMIC
                -- A later time without a backoff is a start that was asked for.
                AND NOT (f.state = 'pending' AND f.backoff_seconds IS NULL AND coalesce(f.visible_at > clock.now, false))
                AND f.task_state IN ('pending', 'in_progress')
+               AND f.kind = 'work'
                AND NOT f.paused,
            CASE WHEN f.state = 'error' THEN f.last_failure_at END,
            d.next_retry_at,
@@ -82,7 +83,7 @@ BEGIN ATOMIC
            f.state IN ('complete', 'resolved_manually', 'skipped'),
            f.state = 'in_progress'
     FROM (
-        SELECT b.task_id, b.step_id, b.state, b.visible_at, t.state AS task_state,
+        SELECT b.task_id, b.step_id, b.state, b.visible_at, t.state AS task_state, e.kind,
                coalesce((SELECT q.paused FROM stepwise.queues AS q WHERE q.queue_id = b.queue_id), false) AS paused,
                e.name, e.retry_limit, e.backoff_base, e.backoff_cap, e.backoff_jitter,
                cardinality(e.parents) AS total_parents, p.settled AS settled_parents,

@@ -45,7 +45,7 @@ BEGIN
             ON e.template_id = coalesce(t.template_id, b.template_id) AND e.step_id = b.step_id
     ), task AS MATERIALIZED (
         -- Tasks beside a recount of their steps and their history.
-        SELECT t.task_id, t.template_id, t.state, t.started_at, t.finished_at,
+        SELECT t.task_id, t.template_id, t.state, t.started_at, t.finished_at, t.timed_out,
                t.total_steps, t.live_steps, t.completed_steps, t.failed_steps, t.cancelled_steps,
                coalesce(c.total, 0) AS total, coalesce(c.live, 0) AS live, coalesce(c.completed, 0) AS completed,
                coalesce(c.failed, 0) AS failed, coalesce(c.cancelled, 0) AS cancelled,
@@ -129,7 +129,7 @@ BEGIN
     FROM task AS t
     CROSS JOIN LATERAL (
         SELECT CASE WHEN t.failed > 0 THEN 'error' WHEN t.completed = t.total THEN 'complete'
-            WHEN t.cancelled > 0 THEN 'cancelled' END
+            WHEN t.timed_out THEN 'error' WHEN t.cancelled > 0 THEN 'cancelled' END
     ) AS o (state)
     WHERE t.live = 0 AND t.state NOT IN ('resolved_manually', 'pending', 'in_progress')
         AND t.state IS DISTINCT FROM o.state
@@ -219,6 +219,30 @@ BEGIN
     FULL JOIN (SELECT x.* FROM step AS x WHERE x.state IS NOT NULL AND x.task_state IS NOT NULL) AS s
         ON s.task_id = e.task_id AND s.step_id = e.step_id
     WHERE (s.template_id, s.queue_id, s.priority) IS DISTINCT FROM (e.template_id, e.queue_id, e.priority)
+
+    -- 12. Limits hold: a place is held by a step that is in progress, by as many as there may be, and every step that is
+    -- under a limit of its task or key holds one.
+    UNION ALL
+    SELECT 'limits', b.task_id, b.step_id, format('place %s of %s %s is held by a step that is %s',
+        b.number, b.kind, coalesce(nullif(b.key, ''), b.owner_id::text), coalesce(s.state, 'not there'))
+    FROM stepwise.slots AS b
+    LEFT JOIN stepwise.steps AS s ON s.task_id = b.task_id AND s.step_id = b.step_id
+    WHERE b.task_id BETWEEN first_task AND last_task AND s.state IS DISTINCT FROM 'in_progress'
+    UNION ALL
+    SELECT 'limits', s.task_id, s.step_id, format('in progress without a place under the limit of its %s', o.kind)
+    FROM step AS s
+    JOIN stepwise.tasks AS t ON t.task_id = s.task_id
+    JOIN stepwise.templates AS x ON x.template_id = t.template_id
+    JOIN stepwise.template_steps AS e ON e.template_id = t.template_id AND e.step_id = s.step_id AND e.kind = 'work'
+    JOIN stepwise.queues AS q ON q.queue_id = s.queue_id
+    CROSS JOIN LATERAL (VALUES
+        ('queue', CASE WHEN q.max_in_flight > 0 THEN q.queue_id END, ''),
+        ('task', CASE WHEN x.max_parallel_steps > 0 THEN t.task_id END, ''),
+        ('key', CASE WHEN x.max_per_key > 0 THEN 0 END, t.concurrency_key)
+    ) AS o (kind, owner_id, key)
+    WHERE s.state = 'in_progress' AND o.owner_id IS NOT NULL AND o.key IS NOT NULL
+        AND NOT EXISTS (SELECT FROM stepwise.slots AS b WHERE b.kind = o.kind AND b.owner_id = o.owner_id
+            AND b.key = o.key AND b.task_id = s.task_id AND b.step_id = s.step_id)
 
     -- What foreign keys would say.
     UNION ALL

@@ -40,6 +40,11 @@ VALUES
     ('worker', 'release_step'),
     ('worker', 'report_and_claim'),
     ('worker', 'next_visible_at'),
+    ('worker', 'tick'),
+    ('worker', 'signal_step'),
+    ('operator', 'pause_queue'),
+    ('operator', 'resume_queue'),
+    ('operator', 'set_queue_limit'),
     ('operator', 'reset_step'),
     ('operator', 'resolve_step'),
     ('operator', 'cancel_step'),
@@ -52,6 +57,8 @@ VALUES
     ('owner', 'grant_access'),
     ('owner', 'revoke_access'),
     ('owner', 'find_violations'),
+    ('owner', 'set_queue_paused'),
+    ('owner', 'queues_after_update'),
     ('owner', 'keep_rows'),
     ('owner', 'steps_before_update'),
     ('owner', 'steps_after_update'),
@@ -92,13 +99,13 @@ BEGIN
     IF 'reader' = ANY (levels) THEN
         EXECUTE format(
             'GRANT SELECT ON stepwise.namespaces, stepwise.queues, stepwise.templates, stepwise.template_steps, '
-            'stepwise.tasks, stepwise.transitions, stepwise.subscriptions, stepwise.task_transitions, '
+            'stepwise.tasks, stepwise.transitions, stepwise.slots, stepwise.subscriptions, stepwise.task_transitions, '
             'stepwise.step_transitions, stepwise.step_readiness TO %I', role);
         -- All of a step but claim_token: whoever knows it can report for the worker that holds the step.
         EXECUTE format(
             'GRANT SELECT (task_id, template_id, queue_id, visible_at, last_attempted_at, last_failure_at, '
             'finished_at, step_id, remaining_parents, attempts, backoff_request_seconds, priority, retryable, state, '
-            'worker, inputs, results, error) ON stepwise.steps TO %I', role);
+            'limited, worker, inputs, results, error, signal) ON stepwise.steps TO %I', role);
     END IF;
 END
 $function$;

@@ -24,6 +24,9 @@ ALTER FUNCTION stepwise.set_backoff(bigint, integer, interval, text, text) SECUR
 ALTER FUNCTION stepwise.cancel_task SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.retry_task SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.release_backoff SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.signal_step(bigint, text, jsonb, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.signal_step(bigint, integer, jsonb, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.tick SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.purge_tasks SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 -- A worker may ask when to come back, but not read the steps.
 ALTER FUNCTION stepwise.next_visible_at SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
@@ -70,6 +73,7 @@ COMMENT ON COLUMN stepwise.namespaces.name IS '1 to 255 characters, unique';
 COMMENT ON TABLE stepwise.queues IS 'A place that workers claim steps from; made when a template first names it';
 COMMENT ON COLUMN stepwise.queues.queue_id IS 'Key';
 COMMENT ON COLUMN stepwise.queues.created_at IS 'When a template first named it';
+COMMENT ON COLUMN stepwise.queues.max_in_flight IS 'The most of its steps that are in progress at once, 1 to 1000; 0: no limit. Set it by set_queue_limit or UPDATE';
 COMMENT ON COLUMN stepwise.queues.paused IS 'Nothing is handed out from a paused queue; steps already claimed go on';
 COMMENT ON COLUMN stepwise.queues.name IS '1 to 255 characters, unique; never changed, backends remember it';
 
@@ -86,13 +90,20 @@ COMMENT ON COLUMN stepwise.templates.description IS 'For people';
 COMMENT ON COLUMN stepwise.templates.content_hash IS 'SHA-256 of the definition: a second registration of the same content is the same template';
 COMMENT ON COLUMN stepwise.templates.context_schema IS 'JSON Schema (2020-12) that the contexts of its tasks must meet; NULL: anything goes';
 COMMENT ON COLUMN stepwise.templates.insert_defaults IS 'Whether what a context lacks is added from the defaults of context_schema';
+COMMENT ON COLUMN stepwise.templates.timeout IS 'How long a task may take from its start; then its open steps are cancelled and it is in error. NULL: for ever';
+COMMENT ON COLUMN stepwise.templates.max_parallel_steps IS 'The most steps of one task that are in progress at once, 1 to 1000; 0: no limit';
+COMMENT ON COLUMN stepwise.templates.concurrency_key IS 'JSON pointer into the context: tasks with the same value there share max_per_key. NULL: no such limit';
+COMMENT ON COLUMN stepwise.templates.max_per_key IS 'The most steps of tasks with one concurrency key that are in progress at once, 1 to 1000; 0: no limit';
 COMMENT ON COLUMN stepwise.templates.definition IS 'The definition as it was submitted';
 
 COMMENT ON TABLE stepwise.template_steps IS 'One step of a template. The edges of the graph live here once, not in every task';
 COMMENT ON COLUMN stepwise.template_steps.template_id IS 'The template';
 COMMENT ON COLUMN stepwise.template_steps.queue_id IS 'The queue its steps wait in';
 COMMENT ON COLUMN stepwise.template_steps.backoff_jitter IS '0 to 1: the most that is added to a backoff, as a part of it';
-COMMENT ON COLUMN stepwise.template_steps.timeout IS 'How long a claim holds when it names no lease';
+COMMENT ON COLUMN stepwise.template_steps.timeout IS 'How long a claim holds when it names no lease. Of kind wait: how long it waits for its signal; 0 is for ever';
+COMMENT ON COLUMN stepwise.template_steps.delay IS 'How long it rests between the end of its last parent, or the start of the task, and its first attempt';
+COMMENT ON COLUMN stepwise.template_steps.in_database IS 'Whether the handler is a SQL function, schema.function, which run_task, run_steps and the background workers run';
+COMMENT ON COLUMN stepwise.template_steps.kind IS 'work: a worker claims it; wait: a signal completes it';
 COMMENT ON COLUMN stepwise.template_steps.backoff_base IS 'The wait after attempt n is 2^n times this';
 COMMENT ON COLUMN stepwise.template_steps.backoff_cap IS 'The longest wait';
 COMMENT ON COLUMN stepwise.template_steps.step_id IS '1 to the number of steps, parents before children';
@@ -114,6 +125,10 @@ COMMENT ON COLUMN stepwise.tasks.template_id IS 'The template it runs';
 COMMENT ON COLUMN stepwise.tasks.created_at IS 'When create_task made it';
 COMMENT ON COLUMN stepwise.tasks.started_at IS 'When its first step was claimed';
 COMMENT ON COLUMN stepwise.tasks.finished_at IS 'When it reached complete, error, cancelled or resolved_manually; NULL in other states';
+COMMENT ON COLUMN stepwise.tasks.deadline IS 'Until when it must have ended; NULL: no such time, or it has ended. May be changed by UPDATE';
+COMMENT ON COLUMN stepwise.tasks.timed_out IS 'It is in error because its deadline was over';
+COMMENT ON COLUMN stepwise.tasks.created_by IS 'The role that created it; its SQL handlers run in the background with that role''s rights';
+COMMENT ON COLUMN stepwise.tasks.concurrency_key IS 'Namespace, template and the value at the template''s concurrency_key as a JSON array, or its SHA-256 where it is long; NULL: none';
 COMMENT ON COLUMN stepwise.tasks.live_steps IS 'Steps that can make progress by themselves: those with a visible_at. At 0 the task has ended';
 COMMENT ON COLUMN stepwise.tasks.total_steps IS 'All of its steps';
 COMMENT ON COLUMN stepwise.tasks.completed_steps IS 'Steps complete, resolved_manually or skipped';
@@ -141,12 +156,40 @@ COMMENT ON COLUMN stepwise.steps.attempts IS 'Claims since its creation or last 
 COMMENT ON COLUMN stepwise.steps.backoff_request_seconds IS 'Explicit backoff in seconds from last_attempted_at; replaces the exponential one until the next claim';
 COMMENT ON COLUMN stepwise.steps.priority IS 'Of the template step plus that of the task; the higher the sooner';
 COMMENT ON COLUMN stepwise.steps.retryable IS 'What the last failure said about another attempt; NULL: nothing';
+COMMENT ON COLUMN stepwise.steps.limited IS 'It holds places in slots';
+COMMENT ON COLUMN stepwise.steps.signal IS 'Of kind wait: a signal that came before the step was reached, and completes it then';
 COMMENT ON COLUMN stepwise.steps.state IS 'pending, in_progress, complete, error, cancelled, resolved_manually or skipped';
 COMMENT ON COLUMN stepwise.steps.worker IS 'Who claimed it last';
 COMMENT ON COLUMN stepwise.steps.inputs IS 'Input of this step alone, handed to the worker with its claim';
 COMMENT ON COLUMN stepwise.steps.results IS 'What its worker reported; handed to its children as dependencies';
 COMMENT ON COLUMN stepwise.steps.error IS 'What the last failed attempt reported';
 
+COMMENT ON TABLE stepwise.slots IS 'Limits: each place under a limit is a row, free or held by a step in progress';
+COMMENT ON COLUMN stepwise.slots.slot_id IS 'Key';
+COMMENT ON COLUMN stepwise.slots.owner_id IS 'Of kind queue the queue_id, of kind task the task_id, of kind key 0';
+COMMENT ON COLUMN stepwise.slots.task_id IS 'The task of the step that holds it; NULL: it is free';
+COMMENT ON COLUMN stepwise.slots.step_id IS 'The step that holds it';
+COMMENT ON COLUMN stepwise.slots.number IS '1 to the limit';
+COMMENT ON COLUMN stepwise.slots.kind IS 'queue (max_in_flight), task (max_parallel_steps) or key (max_per_key)';
+COMMENT ON COLUMN stepwise.slots.key IS 'Of kind key the concurrency_key of its tasks; else empty';
+COMMENT ON TABLE stepwise.injected_failures IS 'For tests: attempts that fail instead of being made, in sessions with stepwise.testing = on';
+COMMENT ON COLUMN stepwise.injected_failures.task_id IS 'The task';
+COMMENT ON COLUMN stepwise.injected_failures.step_id IS 'The step';
+COMMENT ON COLUMN stepwise.injected_failures.remaining IS 'How many more attempts fail';
+COMMENT ON COLUMN stepwise.injected_failures.error IS 'What they report';
+COMMENT ON TYPE stepwise.step_context IS 'What a SQL handler is given: handler(stepwise.step_context) returns jsonb';
+COMMENT ON COLUMN stepwise.step_context.task_id IS 'The task';
+COMMENT ON COLUMN stepwise.step_context.step_id IS 'The number of the step';
+COMMENT ON COLUMN stepwise.step_context.attempt IS 'Which attempt this is, from 1';
+COMMENT ON COLUMN stepwise.step_context.retry_limit IS 'The most attempts';
+COMMENT ON COLUMN stepwise.step_context.namespace IS 'Of the template';
+COMMENT ON COLUMN stepwise.step_context.task_name IS 'The name of the template';
+COMMENT ON COLUMN stepwise.step_context.version IS 'Of the template';
+COMMENT ON COLUMN stepwise.step_context.step_name IS 'The name of the step';
+COMMENT ON COLUMN stepwise.step_context.context IS 'The input of the task';
+COMMENT ON COLUMN stepwise.step_context.inputs IS 'The input of this step alone; NULL: none';
+COMMENT ON COLUMN stepwise.step_context.dependencies IS 'What its parents returned, by their names';
+COMMENT ON COLUMN stepwise.step_context.config IS 'From the template; NULL: none';
 COMMENT ON TABLE stepwise.transitions IS 'History: one row per change of state of a task or step, written in the same transaction. Append-only';
 COMMENT ON COLUMN stepwise.transitions.event_id IS 'Order within a task; across tasks ids may become visible out of order';
 COMMENT ON COLUMN stepwise.transitions.task_id IS 'The task';
@@ -219,6 +262,23 @@ COMMENT ON FUNCTION stepwise.release_backoff IS
     'Ends every backoff of a task now, not a start that was asked for later. Returns how many. Errors: P0002 for no such task, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.purge_tasks IS
     'Removes at most max_tasks (1 to 100000) tasks, with their steps and history, that ended longer ago than older_than, in the order of their ids. states: which; a task in error may still be taken back to work, so name it to have it removed. Returns how many. Errors: 22023 for an argument out of range, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.signal_step(bigint, text, jsonb, text, text) IS
+    'Completes a step of kind wait, named by its name; the payload becomes its results. Returns accepted, kept (its parents are not done: it completes when it is reached) or already_done (the first signal counts). Errors: 55000 for a step of another kind or one that has ended otherwise, P0002 for no such task or step, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.signal_step(bigint, integer, jsonb, text, text) IS
+    'signal_step for a step named by its step_id';
+COMMENT ON FUNCTION stepwise.tick IS
+    'Does what is due that no claim has met: ends leases, fails waits without a signal, ends tasks past their deadline, and announces queues with claimable steps on stepwise_ready. One row: how many of each, and when something will be due next (NULL: nothing known). Any scheduler may call it, as often as it likes; claims do the same to what they meet';
+COMMENT ON FUNCTION stepwise.pause_queue IS
+    'Nothing is handed out from the queue until resume_queue; steps already claimed go on. Returns whether that changes anything. Errors: P0002 for no such queue, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.resume_queue IS
+    'Ends a pause and announces the queue. Returns whether that changes anything. Errors: P0002 for no such queue, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.set_queue_paused IS
+    'pause_queue and resume_queue';
+COMMENT ON FUNCTION stepwise.set_queue_limit IS
+    'The most steps of the queue that are in progress at once: 1 to 1000, 0 is no limit. Counts for claims that begin after its commit; steps in progress beyond it go on, and none is handed out until they are within it. Errors: 22023 out of range, P0002 for no such queue, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.queues_after_update IS
+    'Trigger: keeps the places of a queue''s limit';
+COMMENT ON TRIGGER queues_after_update ON stepwise.queues IS 'The places of a queue''s limit';
 COMMENT ON FUNCTION stepwise.now IS
     'The clock of every rule: clock_timestamp() plus the setting stepwise.clock_offset';
 COMMENT ON FUNCTION stepwise.calculate_backoff IS

@@ -1,7 +1,10 @@
 //! Checks that several functions share.
+use crate::engine::template::MAX_NAME_CHARS;
 use crate::engine::time::Span;
+use crate::pg::catalog;
 use crate::pg::error::ArgumentError;
 use crate::pg::time;
+use crate::store::scope::Cause;
 use pgrx::datum::Interval;
 
 pub type Uuid = pgrx::datum::Uuid;
@@ -75,4 +78,14 @@ pub fn whole_seconds(name: &'static str, interval: &Interval) -> Result<i32, Arg
 pub fn short_text(name: &'static str, most: usize, text: String) -> Result<String, ArgumentError> {
     let length = text.chars().count();
     if (1..=most).contains(&length) { Ok(text) } else { Err(ArgumentError::TextLength { name, length, most }) }
+}
+
+/// The longest reason, in characters.
+const MAX_REASON_CHARS: usize = 1000;
+
+/// Why an operator acts, and on whose word; the calling role's unless given.
+pub fn cause(reason: Option<String>, actor: Option<String>) -> Result<Cause, ArgumentError> {
+    let reason = reason.map(|reason| short_text("reason", MAX_REASON_CHARS, reason)).transpose()?;
+    let actor = actor.map(|actor| short_text("actor", MAX_NAME_CHARS, actor)).transpose()?;
+    Ok(Cause { reason, actor: Some(actor.unwrap_or_else(catalog::actor)) })
 }

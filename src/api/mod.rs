@@ -8,4 +8,5 @@ mod inspect;
 mod operate;
 pub mod sound;
 mod start;
+mod time;
 mod work;

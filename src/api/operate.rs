@@ -1,9 +1,7 @@
 //! Operate: reset, resolve, cancel, retry, backoffs, purge. Each names a step by name or by number, takes a reason and,
 //! where it is not the calling role, the actor for the history.
-use super::arguments::{self, short_text};
+use super::arguments::{self, cause};
 use crate::engine::operate::Action;
-use crate::engine::template::MAX_NAME_CHARS;
-use crate::pg::catalog;
 use crate::pg::error::{ArgumentError, Outcome, finish, required};
 use crate::pg::jsonb::Jsonb;
 use crate::pg::time;
@@ -12,15 +10,6 @@ use crate::store::purge;
 use crate::store::scope::Cause;
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
-
-/// The longest reason, in characters.
-const MAX_REASON_CHARS: usize = 1000;
-
-fn cause(reason: Option<String>, actor: Option<String>) -> Result<Cause, ArgumentError> {
-    let reason = reason.map(|reason| short_text("reason", MAX_REASON_CHARS, reason)).transpose()?;
-    let actor = actor.map(|actor| short_text("actor", MAX_NAME_CHARS, actor)).transpose()?;
-    Ok(Cause { reason, actor: Some(actor.unwrap_or_else(catalog::actor)) })
-}
 
 fn act(
     action: Action,

@@ -5,6 +5,7 @@ use crate::pg::error::{Outcome, finish, required};
 use crate::pg::jsonb::{Jsonb, JsonbArray};
 use crate::pg::time;
 use crate::store::claim::{self, ClaimedStep, Request};
+use crate::store::claimable::Source;
 use crate::store::report::{self, Outcome as Reported, Report, Verdict};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::prelude::*;
@@ -19,7 +20,7 @@ fn claim_for(
     let queues = queues.map(|queues| elements("queues", queues)).transpose()?;
     let max_steps = arguments::max_steps(max_steps)?;
     let lease = arguments::lease(lease)?;
-    Ok(claim::claim(&Request { worker: &worker, queues: queues.as_deref(), max_steps, lease }))
+    Ok(claim::claim(&Request { worker: &worker, source: Source::Queues(queues.as_deref()), max_steps, lease }))
 }
 
 fn completions(receipts: Option<Vec<Option<Uuid>>>, results: Option<JsonbArray>) -> Outcome<Vec<Report>> {

@@ -4,7 +4,7 @@
 //! (`transition`, `cascade`), which is the same whoever makes it.
 
 pub use super::refusal::Refusal;
-use super::rule::StepRule;
+use super::rule::{StepKind, StepRule};
 use super::state::StepState;
 use super::transition::failed_for_good;
 
@@ -58,6 +58,9 @@ pub fn may_back_off(
         }
         StepState::Error if failed_for_good(state, attempts, retryable, rule) => {
             Err(Refusal::NoBackoff { from: state, why: "it has no attempt left" })
+        }
+        StepState::Pending if rule.kind == StepKind::Wait => {
+            Err(Refusal::NoBackoff { from: state, why: "it waits for a signal" })
         }
         StepState::Pending if rule.retry_limit <= 0 => {
             Err(Refusal::NoBackoff { from: state, why: "no worker ever runs it" })

@@ -18,22 +18,29 @@ pub struct TaskRow {
     /// Steps that failed for good.
     pub failed: i32,
     pub cancelled: i32,
+    /// Its deadline has passed, and its open steps are cancelled for it.
+    pub timed_out: bool,
+    /// Until when it must have ended; none once it has.
+    pub deadline: Option<Timestamp>,
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
 }
 
 /// The state in which a task with these counters ends; `None` while a step can still make progress.
 ///
-/// In this order: a step failed for good → error; every step finished → complete; else some were cancelled.
+/// In this order: a step failed for good → error; every step finished → complete; its deadline passed → error; else some
+/// were cancelled.
 #[inline]
-pub fn outcome(total: i32, live: i32, completed: i32, failed: i32, cancelled: i32) -> Option<TaskState> {
-    if live > 0 {
+pub fn outcome(task: &TaskRow) -> Option<TaskState> {
+    if task.live > 0 {
         None
-    } else if failed > 0 {
+    } else if task.failed > 0 {
         Some(TaskState::Error)
-    } else if completed >= total {
+    } else if task.completed >= task.total {
         Some(TaskState::Complete)
-    } else if cancelled > 0 {
+    } else if task.timed_out {
+        Some(TaskState::Error)
+    } else if task.cancelled > 0 {
         Some(TaskState::Cancelled)
     } else {
         // Nothing can move and nothing says why: no end, but a finding for `verify`.
@@ -58,7 +65,7 @@ pub fn settle(old: &TaskRow, asked: &TaskRow, now: Timestamp) -> Result<TaskRow,
     let state = if asked.state.is_terminal() {
         asked.state
     } else {
-        match outcome(asked.total, asked.live, asked.completed, asked.failed, asked.cancelled) {
+        match outcome(asked) {
             Some(state) => state,
             // A failed step was reset: there is work again.
             None if asked.state == TaskState::Error => TaskState::Pending,
@@ -74,7 +81,16 @@ pub fn settle(old: &TaskRow, asked: &TaskRow, now: Timestamp) -> Result<TaskRow,
         _ if state != old.state => Some(now),
         _ => asked.finished_at.or(old.finished_at).or(Some(now)),
     };
-    Ok(TaskRow { state, started_at, finished_at, ..*asked })
+    let ended = finished_at.is_some();
+    Ok(TaskRow {
+        state,
+        started_at,
+        finished_at,
+        deadline: asked.deadline.filter(|_| !ended),
+        // Taken back to work by an operator, it has no deadline any more.
+        timed_out: asked.timed_out && !(old.finished_at.is_some() && !ended),
+        ..*asked
+    })
 }
 
 /// The state between `from` and `to` where the outcome takes a task along two legal changes at once.
@@ -120,17 +136,32 @@ mod tests {
         completed: 0,
         failed: 0,
         cancelled: 0,
+        timed_out: false,
+        deadline: None,
         started_at: None,
         finished_at: None,
     };
 
     #[test]
     fn a_failure_outweighs_and_a_cancelled_step_comes_last() {
-        assert_eq!(outcome(3, 1, 2, 0, 0), None);
-        assert_eq!(outcome(3, 0, 1, 1, 1), Some(TaskState::Error));
-        assert_eq!(outcome(3, 0, 3, 0, 0), Some(TaskState::Complete));
-        assert_eq!(outcome(3, 0, 2, 0, 1), Some(TaskState::Cancelled));
-        assert_eq!(outcome(0, 0, 0, 0, 0), Some(TaskState::Complete));
+        let end = |live, [completed, failed, cancelled]: [i32; 3], timed_out| {
+            outcome(&TaskRow { live, completed, failed, cancelled, timed_out, ..ROW })
+        };
+        assert_eq!(end(1, [2, 0, 0], false), None);
+        assert_eq!(end(0, [1, 1, 1], false), Some(TaskState::Error));
+        assert_eq!(end(0, [3, 0, 0], true), Some(TaskState::Complete));
+        assert_eq!(end(0, [2, 0, 1], false), Some(TaskState::Cancelled));
+        assert_eq!(end(0, [2, 0, 1], true), Some(TaskState::Error));
+    }
+
+    #[test]
+    fn a_deadline_goes_with_the_end_and_does_not_come_back() {
+        let deadline = Some(Timestamp(3));
+        let old = TaskRow { state: TaskState::InProgress, deadline, timed_out: true, ..ROW };
+        let ended = settle(&old, &TaskRow { live: 0, cancelled: 2, failed: 1, ..old }, NOW).unwrap();
+        assert_eq!((ended.state, ended.deadline, ended.timed_out), (TaskState::Error, None, true));
+        let again = settle(&ended, &TaskRow { live: 1, failed: 0, ..ended }, NOW).unwrap();
+        assert_eq!((again.state, again.deadline, again.timed_out), (TaskState::Pending, None, false));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! In: the derived columns of a readiness row, from one step's facts. Out: what a set of steps adds up to (`context`).
 
-use super::rule::StepRule;
+use super::rule::{StepKind, StepRule};
 use super::state::{StepState, TaskState};
 use super::time::{Span, Timestamp};
 use super::transition::{StepKey, attempt_left, failed_for_good};
@@ -68,6 +68,7 @@ pub fn evaluate(step: &StepFacts, rule: &StepRule, around: &Surroundings, key: S
         dependencies_satisfied,
         retry_eligible,
         ready_for_execution: waiting
+            && rule.kind == StepKind::Work
             && dependencies_satisfied
             && retry_eligible
             && !delayed

@@ -5,6 +5,7 @@
 
 use thiserror::Error;
 
+use super::explain::Limit;
 use super::state::{StepState, TaskState};
 use super::time::{Timestamp, rfc3339};
 
@@ -19,6 +20,12 @@ pub enum Refusal {
     NotDue { from: StepState, visible_at: Option<Timestamp> },
     #[error("step cannot go from {from} to in_progress: it has no attempt left")]
     AttemptsExhausted { from: StepState, attempts: i32, retry_limit: i32 },
+    #[error("step cannot go to in_progress: a limit is reached")]
+    LimitReached { task_id: i64, step_id: i32, limit: Limit, most: i32 },
+    #[error("step does not wait for a signal")]
+    NoWait { kind: &'static str },
+    #[error("step cannot be signalled: it is {from}")]
+    NoSignal { from: StepState },
     #[error("step cannot be reset: it is {from}")]
     NotFailed { from: StepState },
     #[error("backoff cannot be set: the step is {from}")]
@@ -44,6 +51,16 @@ impl Refusal {
             Self::AttemptsExhausted { attempts, retry_limit, .. } => {
                 format!("Attempts: {attempts} of {retry_limit}.")
             }
+            Self::LimitReached { task_id, step_id, limit, most } => {
+                let what = match limit {
+                    Limit::Queue => "its queue",
+                    Limit::Task => "its task",
+                    Limit::Key => "its concurrency key",
+                };
+                format!("Step {step_id} of task {task_id}: {most} steps of {what} may be in progress at once.")
+            }
+            Self::NoWait { kind } => format!("Its kind is {kind}."),
+            Self::NoSignal { .. } => return None,
             Self::NotFailed { .. } => "Only a step in error is reset.".to_owned(),
             Self::NoBackoff { why, .. } => format!("The step cannot be delayed: {why}."),
             Self::StepsUnfinished { completed, total, .. } => format!("Finished steps: {completed} of {total}."),
@@ -57,6 +74,12 @@ impl Refusal {
             Self::ParentsUnsatisfied { .. } => "Complete or resolve its parents first.",
             Self::NotDue { .. } => "Wait, or end the backoff with release_backoff.",
             Self::AttemptsExhausted { .. } => "Reset or resolve the step.",
+            Self::LimitReached { .. } => "Wait until one of them ends, or raise the limit.",
+            Self::NoWait { .. } => "Only steps defined with \"kind\": \"wait\" are signalled.",
+            Self::NoSignal { from: StepState::Error } => {
+                "Its time was over. Reset the step, then signal it; or resolve it."
+            }
+            Self::NoSignal { .. } => "It has ended otherwise.",
             Self::NotFailed { .. } => "Wait for its worker, or for its lease to end.",
             Self::StepsUnfinished { .. } => "Complete, resolve or skip its other steps; the task then follows.",
             Self::StepsLive { to: TaskState::Error, .. } => "A task fails by itself once its steps cannot go on.",

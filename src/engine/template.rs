@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 pub use self::error::TemplateError;
 use super::graph::Graph;
 use super::rule::StepRule;
+use super::time::Span;
 use super::version::Version;
 
 /// The most steps a template may have.
@@ -33,9 +34,23 @@ pub struct Template {
     pub context_schema: Option<Box<RawValue>>,
     /// Whether what a context lacks is added from the schema's defaults.
     pub insert_defaults: bool,
+    /// How long a task may take from its start; its deadline.
+    pub timeout: Option<Span>,
+    /// The most steps of one task that are in progress at once; 0: no limit.
+    pub max_parallel_steps: i32,
+    pub concurrency: Option<Concurrency>,
     /// In the order of step ids: step `i + 1` at `i`.
     pub steps: Vec<StepTemplate>,
     pub graph: Graph,
+}
+
+/// A limit over all tasks of a template that have the same value at one place of their contexts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Concurrency {
+    /// A JSON pointer into the context.
+    pub pointer: String,
+    /// The most steps of one value that are in progress at once.
+    pub max_per_key: i32,
 }
 
 /// What makes two tasks of a template the same when their creator gives no identity key.
@@ -55,13 +70,20 @@ pub struct StepTemplate {
     pub description: Option<String>,
     /// What the worker looks up; the step's name unless given.
     pub handler: String,
-    /// The namespace's name unless given.
+    /// The handler is a SQL function, `schema.function`, which the database itself can run.
+    pub in_database: bool,
+    /// The namespace's name unless given; of a SQL handler, that and `:sql`.
     pub queue: String,
     /// -1000..=1000, the higher the sooner.
     pub priority: i16,
     pub rule: StepRule,
     /// As submitted, to the last digit.
     pub config: Option<Box<RawValue>>,
+}
+
+/// The keys that a JSON pointer names, from the top.
+pub fn pointer_path(pointer: &str) -> Vec<String> {
+    pointer.split('/').skip(1).map(|key| key.replace("~1", "/").replace("~0", "~")).collect()
 }
 
 /// Reads a definition. Never panics; time and memory grow with its length and its number of edges.
@@ -71,7 +93,7 @@ pub fn parse(definition: &str) -> Result<Template, TemplateError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::time::Span;
+    use super::super::rule::StepKind;
     use super::*;
 
     fn refused(definition: &str) -> (String, String) {
@@ -119,6 +141,53 @@ mod tests {
         let step = &template.steps[0];
         assert_eq!((step.queue.as_str(), step.handler.as_str(), step.priority), ("default", "a", 0));
         assert_eq!(step.rule, StepRule::default());
+    }
+
+    #[test]
+    fn a_wait_has_no_worker_and_waits_for_ever_unless_it_says_how_long() {
+        let steps =
+            r#"{"name": "approve", "kind": "wait"}, {"name": "pay", "kind": "wait", "timeout": "1h", "delay": 5}"#;
+        let template = parse(&format!(r#"{{"name": "t", "steps": [{steps}]}}"#)).unwrap();
+        let [approve, pay] = template.steps.as_slice() else { panic!("two steps") };
+        assert_eq!((approve.rule.kind, approve.rule.timeout, approve.rule.retryable), (StepKind::Wait, Span(0), false));
+        assert_eq!((pay.rule.timeout, pay.rule.delay), (Span::from_secs(3600), Span::from_secs(5)));
+        assert_eq!(refused_step(r#""kind": "loop""#), "steps[0].kind: must be \"work\" or \"wait\"");
+        assert!(refused_step(r#""kind": "wait", "retry_limit": 2"#).starts_with("steps[0].retry_limit: means nothing"));
+    }
+
+    #[test]
+    fn a_sql_handler_waits_in_a_queue_of_its_own() {
+        let steps = r#"{"name": "a", "handler": {"sql": "app.f"}}, {"name": "b", "handler": {"sql": "app.f"}, "queue": "q"},
+                       {"name": "c"}"#;
+        let queues = |defaults: &str| -> Vec<(String, bool)> {
+            let text = format!(r#"{{"namespace": "n", "name": "t", {defaults} "steps": [{steps}]}}"#);
+            parse(&text).unwrap().steps.into_iter().map(|step| (step.queue, step.in_database)).collect()
+        };
+        let pairs = |expected: [(&str, bool); 3]| expected.map(|(queue, sql)| (queue.to_owned(), sql)).to_vec();
+        assert_eq!(queues(""), pairs([("n:sql", true), ("q", true), ("n", false)]));
+        assert_eq!(queues(r#""defaults": {"queue": "d"},"#), pairs([("d", true), ("q", true), ("d", false)]));
+        assert!(refused_step(r#""handler": {"sqll": "x"}"#).contains("sqll") || refused_step(r#""handler": 1"#) != "");
+        assert!(refused_step(r#""handler": 1"#).starts_with("steps[0].handler: invalid type"));
+    }
+
+    #[test]
+    fn limits_and_a_deadline_are_read_and_checked() {
+        let with = |keys: &str| format!(r#"{{"name": "t", {keys}, "steps": [{{"name": "a"}}]}}"#);
+        let template =
+            parse(&with(r#""timeout": "1h", "max_parallel_steps": 2, "concurrency_key": "/a~1b/0""#)).unwrap();
+        assert_eq!((template.timeout, template.max_parallel_steps), (Some(Span::from_secs(3600)), 2));
+        assert_eq!(pointer_path("/a~1b/0/~01"), ["a/b", "0", "~1"]);
+        assert_eq!(template.concurrency, Some(Concurrency { pointer: "/a~1b/0".to_owned(), max_per_key: 1 }));
+        assert_eq!(
+            refused(&with(r#""max_parallel_steps": 1001"#)).1,
+            "max_parallel_steps: 1001 is out of range 0 to 1000"
+        );
+        assert_eq!(refused(&with(r#""max_per_key": 2"#)).1, "max_per_key: needs a concurrency_key");
+        assert_eq!(refused(&with(r#""timeout": 0"#)).1, "timeout: must be longer than nothing");
+        for pointer in ["customer", "/a~2", "/a~", ""] {
+            let definition = with(&format!(r#""concurrency_key": "{pointer}""#));
+            assert_eq!(refused(&definition).1, "concurrency_key: must be a JSON pointer such as \"/customer\"");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! (`visible_at`). Out: history, counters and dependents, which follow from the change elsewhere.
 
 pub use super::refusal::Refusal;
-use super::rule::StepRule;
+use super::rule::{StepKind, StepRule};
 use super::state::StepState;
 use super::time::{Span, Timestamp};
 
@@ -95,14 +95,15 @@ fn claim(
             retry_limit: rule.retry_limit,
         });
     }
-    if old.visible_at.is_none_or(|at| at > now) {
+    // A wait is taken by its signal, at any time before its timeout.
+    if rule.kind != StepKind::Wait && old.visible_at.is_none_or(|at| at > now) {
         return Err(Refusal::NotDue { from: old.state, visible_at: old.visible_at });
     }
     let lease_end = asked.visible_at.filter(|&at| at.is_finite() && at > now && asked.visible_at != old.visible_at);
     let token = asked.claim_token.filter(|_| asked.claim_token != old.claim_token);
     Ok(StepRow {
         attempts: old.attempts.saturating_add(1),
-        visible_at: Some(lease_end.unwrap_or_else(|| now.plus(rule.timeout))),
+        visible_at: Some(lease_end.unwrap_or_else(|| now.plus(rule.lease()))),
         claim_token: Some(token.unwrap_or_else(fresh_token)),
         backoff_request_seconds: None,
         retryable: None,
@@ -136,11 +137,9 @@ fn fail(old: &StepRow, asked: &StepRow, rule: &StepRule, key: StepKey, now: Time
 #[inline]
 fn return_to_pending(old: &StepRow, asked: &StepRow, rule: &StepRule, now: Timestamp) -> StepRow {
     let attempts = if old.state == StepState::InProgress { old.attempts.saturating_sub(1).max(0) } else { 0 };
-    let visible_at = match asked.remaining_parents {
-        1.. => None,
-        _ if rule.retry_limit <= 0 => Some(Timestamp::INFINITY),
-        _ => Some(now),
-    };
+    // The delay is over; a wait begins anew.
+    let rule = StepRule { delay: Span(0), ..*rule };
+    let visible_at = if asked.remaining_parents > 0 { None } else { Some(rule.visible_from(now)) };
     StepRow {
         attempts,
         visible_at,

@@ -1,11 +1,9 @@
-//! Handing out steps: settle expired leases among the claimable rows (`claimable`), mark the rest as claimed, and gather
-//! what a worker needs.
-use super::claimable::{self, Found};
+//! Handing out steps: mark claimable rows (`claimable`) as claimed, and gather what a worker needs.
+use super::claimable::{self, Found, Source};
 use super::columns::{STEPS_BY_KEY, steps as column};
 use super::graph_cache::CachedTemplate;
-use super::scope::{self, Cause, LEASE_EXPIRED};
+use super::scope;
 use crate::engine::receipt::{self, Receipt};
-use crate::engine::state::StepState;
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
 use crate::pg::jsonb::Jsonb;
@@ -14,7 +12,7 @@ use crate::pg::random;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
 use crate::pg::value::param;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
 
 /// One step in the hands of a worker.
@@ -34,58 +32,50 @@ pub struct ClaimedStep {
 /// What a worker asks for.
 pub struct Request<'a> {
     pub worker: &'a str,
-    /// `None`: every queue.
-    pub queues: Option<&'a [String]>,
+    pub source: Source<'a>,
     pub max_steps: usize,
     /// `None`: each step's timeout.
     pub lease: Option<Span>,
 }
 
-static EXPIRE: Statement = Statement::write(
-    "UPDATE stepwise.steps s \
-     SET state = 'error', claim_token = NULL, backoff_request_seconds = 0, error = '{\"reason\": \"lease_expired\"}' \
-     FROM unnest($1, $2) AS i (task_id, step_id) WHERE s.task_id = i.task_id AND s.step_id = i.step_id",
-);
-static TAKE: Statement = Statement::write(
-    "UPDATE stepwise.steps s \
-     SET state = 'in_progress', claim_token = i.claim_token, visible_at = i.lease_expires_at, worker = $5 \
-     FROM unnest($1, $2, $3, $4) AS i (task_id, step_id, claim_token, lease_expires_at) \
-     WHERE s.task_id = i.task_id AND s.step_id = i.step_id",
-);
+macro_rules! take {
+    ($set:literal, $columns:literal, $names:literal) => {
+        concat!(
+            "UPDATE stepwise.steps s \
+             SET state = 'in_progress', claim_token = i.claim_token, visible_at = i.lease_expires_at, worker = $5",
+            $set,
+            " FROM unnest($1, $2, $3, $4",
+            $columns,
+            ") AS i (task_id, step_id, claim_token, lease_expires_at",
+            $names,
+            ") WHERE s.task_id = i.task_id AND s.step_id = i.step_id"
+        )
+    };
+}
+static TAKE: Statement = Statement::write(take!("", "", ""));
+static TAKE_LIMITED: Statement = Statement::write(take!(", limited = i.limited", ", $6", ", limited"));
 
 /// Claims up to `max_steps` steps for a worker, by priority, then age.
 pub fn claim(request: &Request) -> Vec<ClaimedStep> {
     let now = time::now();
     spi::session(|spi| {
-        let found = claimable::find(spi, request.queues, request.max_steps, now);
-        let (taken, exhausted): (Vec<Found>, Vec<Found>) = found.into_iter().partition(Found::has_attempt_left);
-        expire(spi, taken.iter().chain(&exhausted));
-        take(spi, request, taken, now)
+        let found = claimable::find(spi, request.source, request.max_steps, now);
+        take(spi, request, found, now)
     })
-}
-
-/// Ends the attempts whose leases have expired; those with an attempt left are due again at once.
-fn expire<'a>(spi: &Session, found: impl Iterator<Item = &'a Found>) {
-    let mut keys: Vec<(i64, i32)> =
-        found.filter(|row| row.state == StepState::InProgress).map(|row| (row.task_id, row.step_id)).collect();
-    if keys.is_empty() {
-        return;
-    }
-    keys.sort_unstable();
-    let (task_ids, step_ids): (Vec<i64>, Vec<i32>) = keys.into_iter().unzip();
-    scope::writing(Cause::reason(LEASE_EXPIRED), || EXPIRE.run(spi, &[array(&task_ids), array(&step_ids)]));
 }
 
 fn take(spi: &Session, request: &Request, found: Vec<Found>, now: Timestamp) -> Vec<ClaimedStep> {
     if found.is_empty() {
         return Vec::new();
     }
+    let limited: HashSet<(i64, i32)> =
+        found.iter().filter(|row| row.limited).map(|row| (row.task_id, row.step_id)).collect();
     let pending_tasks = found.iter().filter(|row| row.task_is_pending).map(|row| row.task_id).collect();
     let mut steps: Vec<ClaimedStep> = found
         .into_iter()
         .map(|row| {
             let token = receipt::token(random::word());
-            let timeout = row.template.step(row.step_id).map_or(Span(0), |step| step.rule.timeout);
+            let timeout = row.template.step(row.step_id).map_or(Span(0), |step| step.rule.lease());
             ClaimedStep {
                 receipt: receipt::encode(Receipt { task_id: row.task_id, step_id: row.step_id, token }),
                 task_id: row.task_id,
@@ -99,12 +89,12 @@ fn take(spi: &Session, request: &Request, found: Vec<Found>, now: Timestamp) -> 
             }
         })
         .collect();
-    mark(spi, request.worker, &steps, pending_tasks);
+    mark(spi, request.worker, &steps, pending_tasks, &limited);
     gather_dependencies(&mut steps);
     steps
 }
 
-fn mark(spi: &Session, worker: &str, steps: &[ClaimedStep], pending_tasks: Vec<i64>) {
+fn mark(spi: &Session, worker: &str, steps: &[ClaimedStep], pending_tasks: Vec<i64>, limited: &HashSet<(i64, i32)>) {
     let mut rows: Vec<(i64, i32, i64, Timestamp)> = steps
         .iter()
         .filter_map(|step| {
@@ -117,9 +107,14 @@ fn mark(spi: &Session, worker: &str, steps: &[ClaimedStep], pending_tasks: Vec<i
     let step_ids: Vec<i32> = rows.iter().map(|row| row.1).collect();
     let tokens: Vec<i64> = rows.iter().map(|row| row.2).collect();
     let leases: Vec<Timestamp> = rows.iter().map(|row| row.3).collect();
-    scope::claiming(pending_tasks, || {
-        TAKE.run(spi, &[array(&task_ids), array(&step_ids), array(&tokens), array(&leases), param(worker)])
-    });
+    let mut params = vec![array(&task_ids), array(&step_ids), array(&tokens), array(&leases), param(worker)];
+    let statement = if limited.is_empty() {
+        &TAKE
+    } else {
+        params.push(array(&rows.iter().map(|row| limited.contains(&(row.0, row.1))).collect::<Vec<bool>>()));
+        &TAKE_LIMITED
+    };
+    scope::claiming(pending_tasks, || statement.run(spi, &params));
 }
 
 /// What the parents of the steps returned. They are final: a step is claimable only once its parents have settled.

@@ -1,20 +1,25 @@
-//! Which steps a claim may take: locked rows that are visible now, by priority, then age.
+//! Which steps a claim may take: locked rows that are visible now, by priority, then age, each with its places under the
+//! limits that it is under. What time has decided about the rows met on the way (`settle`) is done here too.
 use super::graph_cache::{self, CachedTemplate};
+use super::limits::{self, Owner};
+use super::settle;
+use crate::engine::rule::StepKind;
 use crate::engine::state::StepState;
 use crate::engine::time::Timestamp;
 use crate::engine::transition::attempt_left;
 use crate::pg::array::array;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::spi::{Cursor, Row, Session, Statement};
-use crate::pg::value::param;
+use crate::pg::value::{Param, optional, param};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 /// The columns of a claimable row, locked where nobody else has locked it.
 macro_rules! claimable {
-    ($from:literal, $range:literal) => {
+    ($from:expr, $range:expr) => {
         concat!(
             "SELECT s.task_id, s.step_id, s.template_id, s.state, s.attempts, s.inputs, t.context, \
-                 t.state = 'pending', s.queue_id, s.priority FROM ",
+                 t.state = 'pending', s.queue_id, s.priority, t.deadline, t.concurrency_key FROM ",
             $from,
             " JOIN stepwise.tasks t ON t.task_id = s.task_id WHERE ",
             $range,
@@ -23,58 +28,140 @@ macro_rules! claimable {
     };
 }
 
-/// The highest priority that has visible steps, per queue that is not paused.
+/// A step under a limit of its task or its concurrency key that is reached, as far as can be seen, is passed over before
+/// its row is locked.
+macro_rules! has_place {
+    () => {
+        " AND NOT EXISTS (SELECT FROM (VALUES ('task', t.task_id, ''), ('key', 0, t.concurrency_key)) \
+             AS o (kind, owner_id, key) \
+         WHERE EXISTS (SELECT FROM stepwise.slots b \
+                 WHERE b.kind = o.kind AND b.owner_id = o.owner_id AND b.key = o.key) \
+             AND NOT EXISTS (SELECT FROM stepwise.slots b WHERE b.kind = o.kind AND b.owner_id = o.owner_id \
+                 AND b.key = o.key AND b.task_id IS NULL))"
+    };
+}
+
+/// A step with a SQL handler.
+macro_rules! in_database {
+    () => {
+        " AND EXISTS (SELECT FROM stepwise.template_steps r \
+             WHERE r.template_id = s.template_id AND r.step_id = s.step_id AND r.in_database)"
+    };
+}
+
+/// A step of a task that this role ($4; NULL: anybody) has created.
+macro_rules! of_role {
+    () => {
+        " AND ($4 IS NULL OR t.created_by = $4)"
+    };
+}
+
+/// The steps of one queue and priority that are visible now.
+macro_rules! in_range {
+    () => {
+        "s.queue_id = $1 AND s.priority = $2 AND s.visible_at <= $3"
+    };
+}
+
+/// The highest priority that has visible steps, per queue that is not paused and has a place left, or one that is held by
+/// a step whose lease is over.
 macro_rules! top_priorities {
     ($filter:literal) => {
         concat!(
             "SELECT q.queue_id, (SELECT s.priority FROM stepwise.steps s \
-                 WHERE s.queue_id = q.queue_id AND s.visible_at IS NOT NULL ORDER BY s.priority DESC LIMIT 1) \
-             FROM stepwise.queues q WHERE NOT q.paused",
+                 WHERE s.queue_id = q.queue_id AND s.visible_at IS NOT NULL ORDER BY s.priority DESC LIMIT 1), \
+                 q.max_in_flight \
+             FROM stepwise.queues q WHERE NOT q.paused AND (q.max_in_flight = 0 OR EXISTS ( \
+                 SELECT FROM stepwise.slots b WHERE b.kind = 'queue' AND b.owner_id = q.queue_id AND b.key = '' \
+                     AND (b.task_id IS NULL AND b.number <= q.max_in_flight OR EXISTS (SELECT FROM stepwise.steps h \
+                         WHERE h.task_id = b.task_id AND h.step_id = b.step_id AND h.visible_at <= $1))))",
             $filter
         )
     };
 }
 static TOP_OF_ALL: Statement = Statement::write(top_priorities!(""));
-static TOP_OF_NAMED: Statement = Statement::write(top_priorities!(" AND q.name = ANY ($1)"));
+static TOP_OF_NAMED: Statement = Statement::write(top_priorities!(" AND q.name = ANY ($2)"));
 static NEXT_PRIORITY: Statement = Statement::write(
     "SELECT s.priority FROM stepwise.steps s \
      WHERE s.queue_id = $1 AND s.priority < $2 AND s.visible_at IS NOT NULL ORDER BY s.priority DESC LIMIT 1",
 );
-static RANGE: Statement =
-    Statement::scan(claimable!("stepwise.steps s", "s.queue_id = $1 AND s.priority = $2 AND s.visible_at <= $3"));
+
+// Of one queue: rows are locked as they are fetched.
+static RANGE: Statement = Statement::scan(claimable!("stepwise.steps s", in_range!()));
+static RANGE_WITH_PLACE: Statement =
+    Statement::scan(claimable!("stepwise.steps s", concat!(in_range!(), has_place!())));
+static RANGE_IN_DATABASE: Statement =
+    Statement::scan(claimable!("stepwise.steps s", concat!(in_range!(), has_place!(), in_database!(), of_role!())));
+
 // Of several queues the oldest rows are wanted. They are looked for without a lock: one on each queue's next row would
 // keep it from other claims for the rest of the transaction.
-static PEEK: Statement = Statement::scan(
-    "SELECT task_id, step_id, visible_at FROM stepwise.steps \
-     WHERE queue_id = $1 AND priority = $2 AND visible_at <= $3 ORDER BY visible_at",
-);
+macro_rules! peek {
+    ($more:expr) => {
+        concat!("SELECT s.task_id, s.step_id, s.visible_at FROM stepwise.steps s ", $more, " ORDER BY s.visible_at")
+    };
+}
+macro_rules! peek_with_task {
+    ($more:expr) => {
+        peek!(concat!("JOIN stepwise.tasks t ON t.task_id = s.task_id WHERE ", in_range!(), $more))
+    };
+}
+static PEEK: Statement = Statement::scan(peek!(concat!("WHERE ", in_range!())));
+static PEEK_WITH_PLACE: Statement = Statement::scan(peek_with_task!(has_place!()));
+static PEEK_IN_DATABASE: Statement =
+    Statement::scan(peek_with_task!(concat!(has_place!(), in_database!(), of_role!())));
 static LOCK: Statement = Statement::write(claimable!(
     "unnest($1, $2) AS i (task_id, step_id) \
      JOIN stepwise.steps s ON s.task_id = i.task_id AND s.step_id = i.step_id",
     "s.visible_at <= $3"
 ));
-// What most claims need, in one statement: the highest priority of one queue, unless it is paused.
+
+// Of one task: what it runs in a session.
+static OF_TASK: Statement = Statement::write(claimable!(
+    "stepwise.steps s JOIN stepwise.queues q ON q.queue_id = s.queue_id",
+    concat!("s.task_id = $1 AND s.visible_at <= $2 AND NOT q.paused", in_database!())
+));
+
+// What most claims need, in one statement: the highest priority of one queue, unless it is paused or limited.
 static TOP_RANGE: Statement = Statement::scan(claimable!(
     "stepwise.steps s",
-    "s.queue_id = (SELECT q.queue_id FROM stepwise.queues q WHERE q.name = $1 AND NOT q.paused) \
+    "s.queue_id = (SELECT q.queue_id FROM stepwise.queues q \
+         WHERE q.name = $1 AND NOT q.paused AND q.max_in_flight = 0) \
      AND s.priority = (SELECT p.priority FROM stepwise.steps p \
          WHERE p.queue_id = (SELECT q.queue_id FROM stepwise.queues q WHERE q.name = $1) \
              AND p.visible_at IS NOT NULL ORDER BY p.priority DESC LIMIT 1) \
      AND s.visible_at <= $2"
 ));
+
+/// Where a claim looks.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// `None`: every queue.
+    Queues(Option<&'a [String]>),
+    /// Only steps with SQL handlers; of tasks that this role has created, if it is given.
+    InDatabase { queues: Option<&'a [String]>, role: Option<&'a str> },
+    /// Only steps with SQL handlers of this task.
+    Task(i64),
+}
+
 /// A locked row that is visible now.
 pub struct Found {
     pub task_id: i64,
     pub step_id: i32,
     pub template: Rc<CachedTemplate>,
-    pub state: StepState,
     pub attempts: i32,
     pub inputs: Option<Jsonb>,
     pub context: Option<Jsonb>,
     pub task_is_pending: bool,
+    /// It has taken places under limits.
+    pub limited: bool,
+    state: StepState,
     queue_id: i64,
     priority: i16,
+    deadline: Option<Timestamp>,
+    concurrency_key: Option<String>,
 }
+
+type Key = (i64, i32);
 
 impl Found {
     fn read(row: &Row) -> Found {
@@ -89,126 +176,312 @@ impl Found {
             task_is_pending: row.want(8),
             queue_id: row.want(9),
             priority: row.want(10),
+            deadline: row.get(11),
+            concurrency_key: row.get(12),
+            limited: false,
         }
     }
 
-    pub fn has_attempt_left(&self) -> bool {
-        self.template.step(self.step_id).is_some_and(|step| attempt_left(self.attempts, &step.rule))
+    fn key(&self) -> Key {
+        (self.task_id, self.step_id)
+    }
+
+    fn waits(&self) -> bool {
+        self.template.step(self.step_id).is_some_and(|step| step.rule.kind == StepKind::Wait)
+    }
+
+    fn is_overdue(&self, now: Timestamp) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Whether it can be handed out, limits aside.
+    fn is_usable(&self, now: Timestamp) -> bool {
+        self.template
+            .step(self.step_id)
+            .is_some_and(|step| step.rule.kind == StepKind::Work && attempt_left(self.attempts, &step.rule))
+            && !self.is_overdue(now)
     }
 }
 
-/// Leases without a further attempt that one claim ends at most, so that it stays short after all workers have died.
+/// Rows that cannot be handed out which one claim deals with at most, so that it stays short after all workers have
+/// died.
 const MAX_ENDED: usize = 1000;
+/// Looks at one range again at most, for rows whose limits have places left.
+const MAX_ROUNDS: usize = 16;
 
-/// Locks claimable rows in order. A row whose lease has expired with no attempt left is returned beyond the number
-/// asked for, because it will not be handed out.
-pub fn find(spi: &Session, queues: Option<&[String]>, max_steps: usize, now: Timestamp) -> Vec<Found> {
-    let mut found = Vec::new();
-    let mut wanted = max_steps;
-    let mut ranges = Vec::new();
-    if let Some([queue]) = queues {
-        wanted -= take(&TOP_RANGE.open(spi, &[param(queue.as_str()), param(now)]), wanted, &mut found);
-        if wanted == 0 {
-            return found;
-        }
-        // Rows found here are locked by this very transaction and would be found again: go on below them.
-        if let Some((queue_id, priority)) = found.first().map(|row| (row.queue_id, row.priority)) {
-            ranges.extend(next_priority(spi, queue_id, priority));
-            return find_in(spi, ranges, wanted, found, now);
-        }
-    }
-    let rows = match queues {
-        Some(queues) => TOP_OF_NAMED.run(spi, &[array(queues)]),
-        None => TOP_OF_ALL.run(spi, &[]),
+/// Locks claimable rows in order, and takes their places under limits.
+pub fn find(spi: &Session, source: Source, max_steps: usize, now: Timestamp) -> Vec<Found> {
+    let role = match source {
+        Source::InDatabase { role, .. } => optional(role),
+        _ => optional(None::<&str>),
     };
-    ranges.extend(rows.iter().filter_map(|row| Some((row.want(1), row.get(2)?))));
-    find_in(spi, ranges, wanted, found, now)
+    let mut search = Search {
+        spi,
+        now,
+        most: max_steps,
+        in_database: matches!(source, Source::InDatabase { .. }),
+        role,
+        max_in_flight: HashMap::new(),
+        found: Vec::new(),
+        ended: 0,
+        blocked: HashSet::new(),
+    };
+    match source {
+        Source::Task(task_id) => search.of_task(task_id),
+        Source::Queues(Some([queue])) => search.of_queue(queue),
+        Source::Queues(queues) | Source::InDatabase { queues, .. } => search.of_queues(queues),
+    }
+    search.found
 }
 
-fn next_priority(spi: &Session, queue_id: i64, below: i16) -> Option<(i64, i16)> {
-    let rows = NEXT_PRIORITY.run(spi, &[param(queue_id), param(below)]);
-    rows.first().map(|row| (queue_id, row.want(1)))
-}
-
-/// Goes through ranges of (queue, priority), the highest priority first, and on to lower ones of the same queues.
-fn find_in(
-    spi: &Session,
-    mut ranges: Vec<(i64, i16)>,
-    mut wanted: usize,
-    mut found: Vec<Found>,
+struct Search<'a> {
+    spi: &'a Session,
     now: Timestamp,
-) -> Vec<Found> {
-    let most = found.len() + wanted + MAX_ENDED;
-    while wanted > 0 && found.len() < most {
-        let Some(priority) = ranges.iter().map(|range| range.1).max() else { break };
-        let (mut now_due, mut rest): (Vec<_>, Vec<_>) = ranges.into_iter().partition(|range| range.1 == priority);
-        now_due.sort_unstable();
-        let open =
-            |range: &'static Statement, of: &(i64, i16)| range.open(spi, &[param(of.0), param(of.1), param(now)]);
-        wanted -= match now_due.as_slice() {
-            [one] => take(&open(&RANGE, one), wanted, &mut found),
-            several => {
-                let cursors: Vec<Cursor> = several.iter().map(|of| open(&PEEK, of)).collect();
-                take_oldest(spi, &cursors, wanted, &mut found, now)
-            }
-        };
-        if wanted > 0 {
-            rest.extend(now_due.into_iter().filter_map(|(queue_id, below)| next_priority(spi, queue_id, below)));
-        }
-        ranges = rest;
-    }
-    found
+    most: usize,
+    in_database: bool,
+    role: Param,
+    /// The queues met that are limited.
+    max_in_flight: HashMap<i64, i32>,
+    found: Vec<Found>,
+    /// Rows met that were not handed out.
+    ended: usize,
+    /// Rows that are locked, but whose limits were reached.
+    blocked: HashSet<Key>,
 }
 
-/// Takes rows of one range in order; returns how many of them can be handed out.
-fn take(cursor: &Cursor, wanted: usize, found: &mut Vec<Found>) -> usize {
-    let most = found.len() + wanted + MAX_ENDED;
-    let mut usable = 0;
-    while usable < wanted && found.len() < most {
-        let rows = cursor.fetch(wanted - usable);
-        let complete = rows.count < wanted - usable;
-        usable += rows.iter().map(|row| keep(Found::read(&row), found)).sum::<usize>();
-        if complete {
-            break;
+/// A queue and a priority.
+type Range = (i64, i16);
+
+impl Search<'_> {
+    fn wanted(&self) -> usize {
+        self.most - self.found.len()
+    }
+
+    fn is_done(&self) -> bool {
+        self.wanted() == 0 || self.ended >= MAX_ENDED
+    }
+
+    fn of_task(&mut self, task_id: i64) {
+        let rows = OF_TASK.run(self.spi, &[param(task_id), param(self.now)]);
+        let mut batch: Vec<Found> = rows.iter().map(|row| Found::read(&row)).collect();
+        drop(rows);
+        batch.sort_by_key(|row| std::cmp::Reverse(row.priority));
+        let queues: Vec<i64> = batch.iter().map(|row| row.queue_id).collect::<BTreeSet<i64>>().into_iter().collect();
+        self.max_in_flight.extend(limits::of_queues(self.spi, &queues));
+        batch.truncate(self.most);
+        self.accept(batch);
+    }
+
+    fn of_queue(&mut self, queue: &str) {
+        let cursor = TOP_RANGE.open(self.spi, &[param(queue), param(self.now)]);
+        let batch = self.fetch(&cursor);
+        drop(cursor);
+        let Some(range) = batch.first().map(|row| (row.queue_id, row.priority)) else {
+            return self.of_queues(Some(&[queue.to_owned()]));
+        };
+        if self.accept(batch) {
+            self.look_again(&[range]);
+        }
+        if !self.is_done() {
+            // Rows found here are locked by this very transaction and would be found again: go on below them.
+            let ranges = self.next_priority(range).into_iter().collect();
+            self.of_ranges(ranges);
         }
     }
-    usable
+
+    fn of_queues(&mut self, queues: Option<&[String]>) {
+        let rows = match queues {
+            Some(queues) => TOP_OF_NAMED.run(self.spi, &[param(self.now), array(queues)]),
+            None => TOP_OF_ALL.run(self.spi, &[param(self.now)]),
+        };
+        let mut ranges: Vec<Range> = Vec::new();
+        for row in rows.iter() {
+            ranges.extend(row.get(2).map(|priority| (row.want(1), priority)));
+            if row.want::<i32>(3) > 0 {
+                self.max_in_flight.insert(row.want(1), row.want(3));
+            }
+        }
+        drop(rows);
+        self.of_ranges(ranges);
+    }
+
+    /// Goes through ranges, the highest priority first, and on to lower ones of the same queues.
+    fn of_ranges(&mut self, mut ranges: Vec<Range>) {
+        while !self.is_done() {
+            let Some(priority) = ranges.iter().map(|range| range.1).max() else { break };
+            let (mut now_due, mut rest): (Vec<_>, Vec<_>) = ranges.into_iter().partition(|range| range.1 == priority);
+            now_due.sort_unstable();
+            let (one, several) = match self.in_database {
+                true => (&RANGE_IN_DATABASE, &PEEK_IN_DATABASE),
+                false => (&RANGE, &PEEK),
+            };
+            if self.take(&now_due, one, several) {
+                self.look_again(&now_due);
+            }
+            if !self.is_done() {
+                rest.extend(now_due.into_iter().filter_map(|range| self.next_priority(range)));
+            }
+            ranges = rest;
+        }
+    }
+
+    /// Takes what is left of these ranges where rows met there were under limits that are reached.
+    fn look_again(&mut self, ranges: &[Range]) {
+        let (one, several) = match self.in_database {
+            true => (&RANGE_IN_DATABASE, &PEEK_IN_DATABASE),
+            false => (&RANGE_WITH_PLACE, &PEEK_WITH_PLACE),
+        };
+        for _ in 0..MAX_ROUNDS {
+            if self.is_done() || !self.take(ranges, one, several) {
+                break;
+            }
+        }
+    }
+
+    /// Takes rows of ranges of one priority in order; whether limits kept some of them back.
+    fn take(&mut self, ranges: &[Range], one: &'static Statement, several: &'static Statement) -> bool {
+        let (now, role) = (param(self.now), self.role);
+        let params = |range: &Range| {
+            let mut params = vec![param(range.0), param(range.1), now];
+            if self.in_database {
+                params.push(role);
+            }
+            params
+        };
+        match ranges {
+            [range] => {
+                let cursor = one.open(self.spi, &params(range));
+                let batch = self.fetch(&cursor);
+                drop(cursor);
+                self.accept(batch)
+            }
+            ranges => {
+                let cursors: Vec<Cursor> = ranges.iter().map(|range| several.open(self.spi, &params(range))).collect();
+                let batch = self.fetch_oldest(&cursors);
+                drop(cursors);
+                self.accept(batch)
+            }
+        }
+    }
+
+    fn next_priority(&self, below: Range) -> Option<Range> {
+        let rows = NEXT_PRIORITY.run(self.spi, &[param(below.0), param(below.1)]);
+        rows.first().map(|row| (below.0, row.want(1)))
+    }
+
+    /// Reads rows of one range in order until as many as are wanted can be handed out.
+    fn fetch(&self, cursor: &Cursor) -> Vec<Found> {
+        let wanted = self.wanted();
+        let (mut batch, mut usable) = (Vec::new(), 0);
+        while usable < wanted && batch.len() < wanted + MAX_ENDED {
+            let rows = cursor.fetch(wanted - usable);
+            let complete = rows.count < wanted - usable;
+            usable += self.read(&rows, &mut batch);
+            if complete {
+                break;
+            }
+        }
+        batch
+    }
+
+    /// Reads the oldest rows of several ranges of one priority.
+    fn fetch_oldest(&self, cursors: &[Cursor]) -> Vec<Found> {
+        let wanted = self.wanted();
+        let next = |cursor: &Cursor| cursor.fetch(1).first().map(|row| (row.want(3), row.want(1), row.want(2)));
+        let mut heads: Vec<Option<Peeked>> = cursors.iter().map(next).collect();
+        let (mut batch, mut usable) = (Vec::new(), 0);
+        while usable < wanted && batch.len() < wanted + MAX_ENDED {
+            let (mut task_ids, mut step_ids): (Vec<i64>, Vec<i32>) = (Vec::new(), Vec::new());
+            while task_ids.len() < wanted - usable {
+                let oldest = (0..heads.len()).filter(|&i| heads[i].is_some()).min_by_key(|&i| heads[i]);
+                let Some((oldest, (_, task_id, step_id))) = oldest.and_then(|i| Some((i, heads[i]?))) else { break };
+                if !self.is_mine((task_id, step_id)) {
+                    task_ids.push(task_id);
+                    step_ids.push(step_id);
+                }
+                heads[oldest] = next(&cursors[oldest]);
+            }
+            if task_ids.is_empty() {
+                break;
+            }
+            // Fewer than were looked at where another claim has been quicker.
+            let rows = LOCK.run(self.spi, &[array(&task_ids), array(&step_ids), param(self.now)]);
+            usable += self.read(&rows, &mut batch);
+        }
+        batch
+    }
+
+    /// Rows met before are locked by this very transaction and are found again when it looks again.
+    fn is_mine(&self, key: Key) -> bool {
+        !self.blocked.is_empty() && (self.blocked.contains(&key) || self.found.iter().any(|found| found.key() == key))
+    }
+
+    /// Reads rows; returns how many of them can be handed out.
+    fn read(&self, rows: &crate::pg::spi::Rows, batch: &mut Vec<Found>) -> usize {
+        let before = batch.len();
+        batch.extend(rows.iter().map(|row| Found::read(&row)).filter(|row| !self.is_mine(row.key())));
+        batch[before..].iter().filter(|row| row.is_usable(self.now)).count()
+    }
+
+    /// Settles what time has decided about these rows and keeps those that can be handed out; whether limits kept some
+    /// of them back.
+    fn accept(&mut self, batch: Vec<Found>) -> bool {
+        let attempts = batch.iter().filter(|row| row.state == StepState::InProgress);
+        settle::expire_leases(self.spi, attempts.map(Found::key).collect());
+        let waits = batch.iter().filter(|row| row.waits() && row.state == StepState::Pending);
+        settle::fail_waits(self.spi, waits.map(Found::key).collect());
+        let overdue = batch.iter().filter(|row| row.is_overdue(self.now));
+        settle::end_overdue(self.spi, overdue.map(|row| row.task_id).collect(), self.now);
+        let met = batch.len();
+        let (usable, _) = batch.into_iter().partition::<Vec<_>, _>(|row| row.is_usable(self.now));
+        self.ended += met - usable.len();
+        let limited = |row: &Found| row.template.is_limited() || self.max_in_flight.contains_key(&row.queue_id);
+        if usable.iter().any(limited) {
+            return self.admit(usable);
+        }
+        self.found.extend(usable);
+        false
+    }
+
+    fn owners(&self, row: &Found) -> Vec<Owner> {
+        let max_in_flight = self.max_in_flight.get(&row.queue_id).copied().unwrap_or(0);
+        limits::owners(&row.template, row.task_id, row.concurrency_key.as_deref(), row.queue_id, max_in_flight)
+    }
+
+    /// Takes places for those rows that are under limits; whether some of them got none.
+    fn admit(&mut self, usable: Vec<Found>) -> bool {
+        let mut wanted: BTreeMap<Owner, i32> = BTreeMap::new();
+        for owner in usable.iter().flat_map(|row| self.owners(row)) {
+            *wanted.entry(owner).or_default() += 1;
+        }
+        let mut free = limits::free(self.spi, &wanted);
+        let has = |free: &BTreeMap<Owner, Vec<i64>>, owner: &Owner| free.get(owner).map_or(0, Vec::len);
+        let short: Vec<Owner> = wanted
+            .iter()
+            .filter(|(owner, n)| has(&free, owner) < **n as usize)
+            .map(|(owner, _)| owner.clone())
+            .collect();
+        if !short.is_empty() && limits::regain(self.spi, &short, self.now) {
+            free = limits::free(self.spi, &wanted);
+        }
+        let mut taken = Vec::new();
+        let mut blocked = false;
+        for mut row in usable {
+            let owners = self.owners(&row);
+            if owners.iter().all(|owner| has(&free, owner) > 0) {
+                let slots = owners.iter().filter_map(|owner| free.get_mut(owner)?.pop());
+                taken.extend(slots.map(|slot| (slot, row.task_id, row.step_id)));
+                row.limited = !owners.is_empty();
+                self.found.push(row);
+            } else {
+                blocked = true;
+                self.blocked.insert(row.key());
+            }
+        }
+        limits::assign(self.spi, &taken);
+        blocked
+    }
 }
 
 /// A row that was only looked at.
 type Peeked = (Timestamp, i64, i32);
-
-/// Takes the oldest rows of several ranges of one priority; returns how many of them can be handed out.
-fn take_oldest(spi: &Session, cursors: &[Cursor], wanted: usize, found: &mut Vec<Found>, now: Timestamp) -> usize {
-    let most = found.len() + wanted + MAX_ENDED;
-    let next = |cursor: &Cursor| cursor.fetch(1).first().map(|row| (row.want(3), row.want(1), row.want(2)));
-    let mut heads: Vec<Option<Peeked>> = cursors.iter().map(next).collect();
-    let mut usable = 0;
-    while usable < wanted && found.len() < most {
-        let (mut task_ids, mut step_ids): (Vec<i64>, Vec<i32>) = (Vec::new(), Vec::new());
-        while task_ids.len() < wanted - usable {
-            let oldest = (0..heads.len()).filter(|&i| heads[i].is_some()).min_by_key(|&i| heads[i]);
-            let Some((oldest, (_, task_id, step_id))) = oldest.and_then(|i| Some((i, heads[i]?))) else { break };
-            task_ids.push(task_id);
-            step_ids.push(step_id);
-            heads[oldest] = next(&cursors[oldest]);
-        }
-        if task_ids.is_empty() {
-            break;
-        }
-        // Fewer than were looked at where another claim has been quicker.
-        let rows = LOCK.run(spi, &[array(&task_ids), array(&step_ids), param(now)]);
-        usable += rows.iter().map(|row| keep(Found::read(&row), found)).sum::<usize>();
-    }
-    usable
-}
-
-/// Keeps a row that can be handed out or whose last lease has expired; returns how many can be handed out.
-fn keep(row: Found, found: &mut Vec<Found>) -> usize {
-    let usable = row.has_attempt_left();
-    // Attempts used up by an operator's hand: nobody can run it, and nothing is expired about it.
-    if usable || row.state == StepState::InProgress {
-        found.push(row);
-    }
-    usize::from(usable)
-}

@@ -32,16 +32,18 @@ pub mod steps {
         BACKOFF_REQUEST_SECONDS "backoff_request_seconds" 12
         PRIORITY "priority" 13
         RETRYABLE "retryable" 14
-        STATE "state" 15
-        WORKER "worker" 16
-        RESULTS "results" 18
-        ERROR "error" 19
+        LIMITED "limited" 15
+        STATE "state" 16
+        WORKER "worker" 17
+        RESULTS "results" 19
+        ERROR "error" 20
+        SIGNAL "signal" 21
     }
 }
 
 pub mod queues {
     columns! {
-        PAUSED "paused" 3
+        PAUSED "paused" 4
     }
 }
 
@@ -51,11 +53,13 @@ pub mod tasks {
         TEMPLATE_ID "template_id" 2
         STARTED_AT "started_at" 4
         FINISHED_AT "finished_at" 5
-        LIVE_STEPS "live_steps" 6
-        TOTAL_STEPS "total_steps" 7
-        COMPLETED_STEPS "completed_steps" 8
-        FAILED_STEPS "failed_steps" 9
-        CANCELLED_STEPS "cancelled_steps" 10
-        STATE "state" 12
+        DEADLINE "deadline" 6
+        LIVE_STEPS "live_steps" 7
+        TOTAL_STEPS "total_steps" 8
+        COMPLETED_STEPS "completed_steps" 9
+        FAILED_STEPS "failed_steps" 10
+        CANCELLED_STEPS "cancelled_steps" 11
+        TIMED_OUT "timed_out" 13
+        STATE "state" 14
     }
 }

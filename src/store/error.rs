@@ -19,6 +19,14 @@ pub enum StoreError {
     StepNotFound { task_id: i64, step: String },
     #[error("rows of stepwise.{table} are not changed or removed by hand")]
     KeptRow { table: String },
+    #[error("SQL handler must be named with its schema")]
+    HandlerUnqualified { handler: String },
+    #[error("SQL handler does not exist")]
+    HandlerNotFound { handler: String },
+    #[error("SQL handler does not return jsonb")]
+    HandlerSignature { handler: String },
+    #[error("permission denied for SQL handler")]
+    HandlerForbidden { handler: String, role: String },
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error("context is not what the template asks for")]
@@ -54,6 +62,10 @@ impl Explain for StoreError {
             Self::ContextRefused { .. } | Self::UnknownBypass { .. } | Self::NotSkippable { .. } => {
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
             }
+            Self::HandlerUnqualified { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::HandlerNotFound { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
+            Self::HandlerSignature { .. } => PgSqlErrorCode::ERRCODE_INVALID_FUNCTION_DEFINITION,
+            Self::HandlerForbidden { .. } => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             Self::Refused(_)
             | Self::KeptRow { .. }
             | Self::Stale { .. }
@@ -80,6 +92,13 @@ impl Explain for StoreError {
             Self::UnknownBypass { step, template } | Self::NotSkippable { step, template } => {
                 format!("The step is \"{step}\" of template {template}.")
             }
+            Self::HandlerUnqualified { handler } => format!("The handler is \"{handler}\"."),
+            Self::HandlerNotFound { handler } | Self::HandlerSignature { handler } => {
+                format!("The function is {handler}(stepwise.step_context).")
+            }
+            Self::HandlerForbidden { handler, role } => {
+                format!("The function is {handler}(stepwise.step_context), the role \"{role}\".")
+            }
             Self::TaskNotFound { task_id } => format!("The task is {task_id}."),
             Self::StepNotFound { task_id, step } => format!("The step is {step} of task {task_id}."),
             Self::Refused(refusal) => return refusal.detail(),
@@ -103,6 +122,13 @@ impl Explain for StoreError {
             }
             Self::RegistrationRace { .. } | Self::IdentityNotVisible { .. } => "Retry the transaction.".into(),
             Self::TaskNotFound { .. } => return None,
+            Self::HandlerUnqualified { .. } => "Write \"schema.function\".".into(),
+            Self::HandlerNotFound { .. } | Self::HandlerSignature { .. } => {
+                "A handler takes a stepwise.step_context and returns jsonb.".into()
+            }
+            Self::HandlerForbidden { .. } => {
+                "Whoever registers the template needs EXECUTE on the function and USAGE on its schema.".into()
+            }
             Self::StepNotFound { .. } => "Pass the name or the number of a step of the task.".into(),
             Self::Refused(refusal) => return refusal.hint(),
             Self::KeptRow { table } => match table.as_str() {

@@ -3,7 +3,8 @@
 use crate::engine::backoff::Backoff;
 use crate::engine::context_schema::ContextSchema;
 use crate::engine::graph::Graph;
-use crate::engine::rule::StepRule;
+use crate::engine::rule::{StepKind, StepRule};
+use crate::engine::template::pointer_path;
 use crate::engine::time::Span;
 use crate::pg::catalog;
 use crate::pg::jsonb::Jsonb;
@@ -18,6 +19,8 @@ use std::rc::Rc;
 pub struct CachedStep {
     pub name: String,
     pub handler: String,
+    /// The handler is a SQL function that the database can run.
+    pub in_database: bool,
     pub config: Option<Box<[u8]>>,
     pub queue_id: i64,
     pub priority: i16,
@@ -33,6 +36,12 @@ pub struct CachedTemplate {
     pub label: String,
     pub graph: Graph,
     pub steps: Vec<CachedStep>,
+    /// How long a task may take.
+    pub timeout: Option<Span>,
+    /// The most steps of one task that are in progress at once; 0: no limit.
+    pub max_parallel_steps: i32,
+    /// Where in the context the key of a limit over tasks stands, and the most steps in progress for one.
+    pub concurrency: Option<(Vec<String>, i32)>,
     /// The schema's text, and whether to insert its defaults.
     schema: Option<(String, bool)>,
     /// Compiled when the first task is created here: most backends claim and report only.
@@ -44,6 +53,11 @@ impl CachedTemplate {
     pub fn context_schema(&self) -> Option<&ContextSchema> {
         let compile = || self.schema.as_ref().and_then(|(schema, defaults)| ContextSchema::new(schema, *defaults).ok());
         self.compiled.get_or_init(compile).as_ref()
+    }
+
+    /// Whether its steps may be limited by more than their queue.
+    pub fn is_limited(&self) -> bool {
+        self.max_parallel_steps > 0 || self.concurrency.is_some()
     }
 
     pub fn step_id(&self, name: &str) -> Option<i32> {
@@ -74,7 +88,9 @@ thread_local! {
 
 // A step that a claim has just found may belong to a template that is younger than the caller's snapshot.
 static TEMPLATE: Statement = Statement::fresh(
-    "SELECT n.name, t.name, t.version, t.context_schema::text, t.insert_defaults FROM stepwise.templates t \
+    "SELECT n.name, t.name, t.version, t.context_schema::text, t.insert_defaults, \
+         (date_part('epoch', t.timeout) * 1e6)::bigint, t.max_parallel_steps, t.concurrency_key, t.max_per_key \
+     FROM stepwise.templates t \
      JOIN stepwise.namespaces n ON n.namespace_id = t.namespace_id \
      WHERE t.template_id = $1",
 );
@@ -144,10 +160,14 @@ fn current_incarnation() -> Oid {
 fn load(template_id: i64) -> Option<CachedTemplate> {
     spi::session(|spi| {
         let schema: Option<(String, bool)>;
+        let (timeout, max_parallel_steps, concurrency);
         let (namespace, name, version) = {
             let rows = TEMPLATE.run(spi, &[param(template_id)]);
             let row = rows.first()?;
             schema = row.get::<String>(4).map(|schema| (schema, row.want::<bool>(5)));
+            timeout = row.get::<i64>(6).map(Span);
+            max_parallel_steps = row.want::<i32>(7);
+            concurrency = row.get::<String>(8).map(|pointer| (pointer_path(&pointer), row.want::<i32>(9)));
             (row.want::<String>(1), row.want::<String>(2), row.want::<String>(3))
         };
         let rows = STEPS.run(spi, &[param(template_id)]);
@@ -158,10 +178,13 @@ fn load(template_id: i64) -> Option<CachedTemplate> {
             steps.push(CachedStep {
                 name: row.want(2),
                 handler: row.want(3),
+                in_database: row.want(15),
                 config: row.get::<Jsonb>(4).map(Jsonb::to_bytes),
                 queue_id: row.want(5),
                 priority: row.want(6),
                 rule: StepRule {
+                    kind: StepKind::parse(&row.want::<String>(14)).unwrap_or_default(),
+                    delay: Span(row.want(16)),
                     retry_limit: row.want(7),
                     retryable: row.want(8),
                     skippable: row.want(9),
@@ -172,6 +195,18 @@ fn load(template_id: i64) -> Option<CachedTemplate> {
         }
         let label = format!("{namespace}/{name}@{version}");
         let (graph, compiled) = (Graph::from_parents(parents), OnceCell::new());
-        Some(CachedTemplate { namespace, name, version, label, graph, steps, schema, compiled })
+        Some(CachedTemplate {
+            namespace,
+            name,
+            version,
+            label,
+            graph,
+            steps,
+            timeout,
+            max_parallel_steps,
+            concurrency,
+            schema,
+            compiled,
+        })
     })
 }

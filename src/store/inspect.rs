@@ -1,8 +1,9 @@
 //! One task looked at closely: why a step does not move, what takes the longest. Reads only.
 use super::error::StoreError;
 use super::graph_cache::CachedTemplate;
+use super::limits;
 use super::operate::{self, StepRef};
-use crate::engine::explain::{self, Reason};
+use crate::engine::explain::{self, Around, Limit, Reason};
 use crate::engine::readiness::StepFacts;
 use crate::engine::state::StepState;
 use crate::engine::time::{Span, Timestamp};
@@ -15,8 +16,10 @@ use std::rc::Rc;
 
 static STEP: Statement = Statement::read(
     "SELECT s.state, s.attempts, s.remaining_parents, s.visible_at, s.backoff_request_seconds, s.retryable, \
-         s.last_attempted_at, s.last_failure_at, s.queue_id, s.priority, s.worker, q.name, q.paused \
+         s.last_attempted_at, s.last_failure_at, s.queue_id, s.priority, s.worker, q.name, q.paused, \
+         q.max_in_flight, t.deadline, t.concurrency_key \
      FROM stepwise.steps s JOIN stepwise.queues q ON q.queue_id = s.queue_id \
+     JOIN stepwise.tasks t ON t.task_id = s.task_id \
      WHERE s.task_id = $1 AND s.step_id = $2",
 );
 static PARENTS: Statement = Statement::read(
@@ -71,7 +74,16 @@ pub fn explain(task_id: i64, step: &StepRef) -> Result<Vec<Explanation>, StoreEr
         };
         let (worker, queue): (Option<String>, String) = (row.get(11), row.want(12));
         let parents = parents(spi, task_id, parent_ids);
-        let reasons = explain::explain(&facts, &step.rule, task.state, row.want(13), &parents, now);
+        let under =
+            limits::owners(&task.template, task_id, row.get::<String>(16).as_deref(), row.want(9), row.want(14));
+        let full: Vec<(Limit, i32)> = limits::reached(spi, &under, now);
+        let around = Around {
+            task: task.state,
+            queue_paused: row.want(13),
+            deadline_over: row.get::<Timestamp>(15).is_some_and(|deadline| deadline <= now),
+            full: &full,
+        };
+        let reasons = explain::explain(&facts, &step.rule, &around, &parents, now);
         let describe = |reason: Reason| Explanation {
             detail: describe(&reason, &task.template, worker.as_deref(), &queue),
             rank: (reason == Reason::Claimable).then(|| rank(spi, row.want(9), row.want(10), facts.visible_at, now)),
@@ -106,6 +118,17 @@ fn describe(reason: &Reason, template: &CachedTemplate, worker: Option<&str>, qu
         Reason::NotRetryable => "its last failure allows no further attempt".into(),
         Reason::Backoff { attempt, .. } => format!("it rests after attempt {attempt}"),
         Reason::Delayed { .. } => "it was asked to start later".into(),
+        Reason::WaitsForSignal { .. } => "stepwise.signal_step completes it".into(),
+        Reason::DeadlineOver => "the task has run out of time".into(),
+        Reason::LimitReached { limit: Limit::Queue, most } => {
+            format!("{most} steps of queue \"{queue}\" are in progress, as many as may be")
+        }
+        Reason::LimitReached { limit: Limit::Task, most } => {
+            format!("{most} steps of the task are in progress, as many as may be")
+        }
+        Reason::LimitReached { limit: Limit::Key, most } => {
+            format!("{most} steps of tasks with the same concurrency key are in progress, as many as may be")
+        }
         Reason::QueuePaused => format!("queue \"{queue}\" is paused"),
         Reason::NotQueued => "it is in no queue; ask stepwise.verify".into(),
         Reason::Claimable => format!("the next claims on queue \"{queue}\" hand it out"),

@@ -177,6 +177,8 @@ fn backoff(task: &Task, task_id: i64, step_id: i32, row: &Row, seconds: i32, now
         is_live: true,
         was_failed: false,
         is_failed: false,
+        was_limited: false,
+        signalled: false,
         claimable_now: seconds == 0,
         worker: row.get(4),
         error: None,

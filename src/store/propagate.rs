@@ -3,7 +3,9 @@
 //! sorted by key.
 use super::graph_cache;
 use super::history;
+use super::limits;
 use super::scope::{self, Cause, LEASE_EXPIRED, StepChange};
+use super::settle;
 use crate::engine::cascade::{self, Settled};
 use crate::engine::state::StepState;
 use crate::engine::time::Timestamp;
@@ -29,6 +31,14 @@ static KEEP_BACKOFF: Statement = Statement::write(
          WHERE s.task_id = $1 AND s.step_id = $2) e \
      WHERE s.task_id = e.task_id AND s.step_id = e.step_id AND e.at > $3",
 );
+static TAKE_SIGNALLED: Statement = Statement::write(
+    "UPDATE stepwise.steps s SET state = 'in_progress' FROM unnest($1, $2) AS i (task_id, step_id) \
+     WHERE s.task_id = i.task_id AND s.step_id = i.step_id",
+);
+static COMPLETE_SIGNALLED: Statement = Statement::write(
+    "UPDATE stepwise.steps s SET state = 'complete', results = s.signal, signal = NULL \
+     FROM unnest($1, $2) AS i (task_id, step_id) WHERE s.task_id = i.task_id AND s.step_id = i.step_id",
+);
 static COUNT_ON_TASKS: Statement = Statement::write(include_str!("../../sql/query/count_on_tasks.sql"));
 static STATES: Statement =
     Statement::write("SELECT step_id, state FROM stepwise.steps WHERE task_id = $1 ORDER BY step_id");
@@ -40,11 +50,6 @@ static LOCK_STEPS: Statement = Statement::write(
 static FALL: Statement = Statement::write(
     "UPDATE stepwise.steps AS s SET state = i.state FROM unnest($1, $2, $3) AS i (task_id, step_id, state) \
      WHERE s.task_id = i.task_id AND s.step_id = i.step_id AND s.state IN ('pending', 'error')",
-);
-
-static CANCEL_OPEN: Statement = Statement::write(
-    "UPDATE stepwise.steps s SET state = 'cancelled' \
-     WHERE s.task_id = ANY ($1) AND s.state IN ('pending', 'in_progress', 'error')",
 );
 
 /// What a task's counters change by.
@@ -104,8 +109,10 @@ pub fn propagate(changes: Vec<StepChange>) {
             history::record_steps(spi, &wave, &cause, |change| {
                 metadata(cause.reason.as_deref(), causes.get(&(change.task_id, change.step_id)), change)
             });
+            ready.extend(limit(spi, &wave));
             let mut next = fall(spi, &wave, &mut causes);
             next.extend(settle_children(spi, &wave, now));
+            next.extend(complete_signalled(spi, &next));
             wave = next;
         }
         count_on_tasks(spi, tasks, cause);
@@ -128,6 +135,53 @@ fn metadata(reason: Option<&str>, cause: Option<&String>, change: &StepChange) -
     object.extend(retryable.map(|retryable| ("retryable".to_owned(), retryable.into())));
     object.extend(backoff_seconds.map(|seconds| ("backoff_seconds".to_owned(), seconds.into())));
     Some(serde_json::Value::from(object).to_string())
+}
+
+/// Takes and gives back places under limits; the queues in which steps may be claimable again for it. A claim has
+/// taken the places of its steps already.
+fn limit(spi: &Session, wave: &[StepChange]) -> BTreeSet<i64> {
+    let mut ready = BTreeSet::new();
+    let left: Vec<&StepChange> =
+        wave.iter().filter(|change| change.was_limited && change.to != StepState::InProgress).collect();
+    if !left.is_empty() {
+        limits::release(spi, &left.iter().map(|change| (change.task_id, change.step_id)).collect::<Vec<_>>());
+        for change in left {
+            ready.insert(change.queue_id);
+            let template = graph_cache::template_of_row(change.template_id);
+            if template.is_limited() {
+                ready.extend(template.steps.iter().map(|step| step.queue_id));
+            }
+        }
+    }
+    let begun: Vec<&StepChange> = wave
+        .iter()
+        .filter(|change| change.to == StepState::InProgress && change.from != StepState::InProgress)
+        .collect();
+    if !begun.is_empty() && !scope::is_claiming() {
+        let steps: Vec<(i64, i32)> = begun.iter().map(|change| (change.task_id, change.step_id)).collect();
+        limits::take_by_hand(spi, &steps);
+    }
+    ready
+}
+
+/// Waits that have just been reached and were signalled before. Each is taken and completed by one statement after the
+/// other, as a worker would; the rows that changed.
+fn complete_signalled(spi: &Session, reached: &[StepChange]) -> Vec<StepChange> {
+    let signalled = |change: &&StepChange| change.signalled && change.is_live && !change.was_live;
+    let mut keys: Vec<Key> = reached
+        .iter()
+        .filter(signalled)
+        .filter(|change| change.to == StepState::Pending)
+        .map(|change| (change.task_id, change.step_id))
+        .collect();
+    if keys.is_empty() {
+        return Vec::new();
+    }
+    keys.sort_unstable();
+    let (task_ids, step_ids): (Vec<i64>, Vec<i32>) = keys.into_iter().unzip();
+    let mut changed = scope::propagating(|| drop(TAKE_SIGNALLED.run(spi, &[array(&task_ids), array(&step_ids)])));
+    changed.extend(scope::propagating(|| drop(COMPLETE_SIGNALLED.run(spi, &[array(&task_ids), array(&step_ids)]))));
+    changed
 }
 
 /// Counts settled parents off their children; returns the children that became visible.
@@ -156,12 +210,11 @@ fn settle_children(spi: &Session, wave: &[StepChange], now: Timestamp) -> Vec<St
             cached = Some((template_id, graph_cache::template_of_row(template_id)));
         }
         let rule = cached.as_ref().and_then(|(_, template)| template.step(step_id)).map(|step| &step.rule);
-        let retry_limit = rule.map_or(0, |rule| rule.retry_limit);
         task_ids.push(task_id);
         step_ids.push(step_id);
         settled.push(parents);
-        visible_at.push(if retry_limit == 0 { Timestamp::INFINITY } else { now });
-        retry_limits.push(if rule.is_some_and(|rule| rule.retryable) { retry_limit } else { 0 });
+        visible_at.push(rule.map_or(Timestamp::INFINITY, |rule| rule.visible_from(now)));
+        retry_limits.push(rule.filter(|rule| rule.retryable).map_or(0, |rule| rule.retry_limit));
     }
     let mut changed = scope::propagating(|| {
         SETTLE_CHILDREN
@@ -271,7 +324,5 @@ fn count_on_tasks(spi: &Session, tasks: BTreeMap<i64, Delta>, cause: Cause) {
 /// Cancels every step of these tasks that is not at its end. Their rows are changed by one statement, whose own
 /// trigger propagates.
 pub fn cancel_open_steps(task_ids: &[i64]) {
-    spi::session(|spi| {
-        scope::writing(Cause::reason("task_ended"), || CANCEL_OPEN.run(spi, &[array(task_ids)]));
-    });
+    spi::session(|spi| settle::cancel_open(spi, task_ids, "task_ended"));
 }

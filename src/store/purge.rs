@@ -17,6 +17,18 @@ static LOCK_TASKS: Statement = Statement::write(
     "SELECT task_id FROM stepwise.tasks WHERE task_id = ANY ($3) AND finished_at < $1 AND state = ANY ($2) \
      ORDER BY task_id FOR UPDATE",
 );
+// Of finished tasks nothing is held. The places of a concurrency key go with its last task; a task that is being created
+// with the key meanwhile finds them missing at its first claim, which makes them anew.
+static DELETE_SLOTS: Statement =
+    Statement::write("DELETE FROM stepwise.slots WHERE kind = 'task' AND owner_id = ANY ($1)");
+static DELETE_KEY_SLOTS: Statement = Statement::write(
+    "DELETE FROM stepwise.slots s WHERE s.kind = 'key' AND s.owner_id = 0 AND s.key = ANY ($1) AND s.task_id IS NULL \
+     AND NOT EXISTS (SELECT FROM stepwise.tasks t WHERE t.concurrency_key = s.key)",
+);
+static DELETE_INJECTED: Statement = Statement::write("DELETE FROM stepwise.injected_failures WHERE task_id = ANY ($1)");
+static KEYS: Statement = Statement::write(
+    "SELECT DISTINCT concurrency_key FROM stepwise.tasks WHERE task_id = ANY ($1) AND concurrency_key IS NOT NULL",
+);
 static DELETE_TRANSITIONS: Statement = Statement::write("DELETE FROM stepwise.transitions WHERE task_id = ANY ($1)");
 static DELETE_STEPS: Statement = Statement::write("DELETE FROM stepwise.steps WHERE task_id = ANY ($1)");
 static DELETE_TASKS: Statement = Statement::write("DELETE FROM stepwise.tasks WHERE task_id = ANY ($1)");
@@ -36,9 +48,13 @@ pub fn purge(older_than: Span, most: i32, states: &[&str]) -> i32 {
         LOCK_STEPS.run(spi, &[array(&candidates)]);
         let rows = LOCK_TASKS.run(spi, &[param(before), array(states), array(&candidates)]);
         let ids: Vec<i64> = rows.iter().map(|row| row.want(1)).collect();
+        let keys: Vec<String> = KEYS.run(spi, &[array(&ids)]).iter().map(|row| row.want(1)).collect();
         scope::writing(Cause::default(), || {
-            for statement in [&DELETE_TRANSITIONS, &DELETE_STEPS, &DELETE_TASKS] {
+            for statement in [&DELETE_SLOTS, &DELETE_INJECTED, &DELETE_TRANSITIONS, &DELETE_STEPS, &DELETE_TASKS] {
                 statement.run(spi, &[array(&ids)]);
+            }
+            if !keys.is_empty() {
+                DELETE_KEY_SLOTS.run(spi, &[array(&keys)]);
             }
         });
         ids.len() as i32

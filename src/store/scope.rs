@@ -19,6 +19,10 @@ pub struct StepChange {
     pub is_live: bool,
     pub was_failed: bool,
     pub is_failed: bool,
+    /// It held a place under a limit.
+    pub was_limited: bool,
+    /// A signal is kept for it.
+    pub signalled: bool,
     /// Claimable from the moment of the change, not later.
     pub claimable_now: bool,
     pub worker: Option<String>,
@@ -91,6 +95,11 @@ pub fn has_begun(task_id: i64) -> bool {
     STACK.with_borrow(|stack| {
         stack.last().and_then(|top| top.pending_tasks.as_ref()).is_some_and(|pending| !pending.contains(&task_id))
     })
+}
+
+/// Whether the statement is a claim, which takes places under limits before its steps.
+pub fn is_claiming() -> bool {
+    STACK.with_borrow(|stack| stack.last().is_some_and(|top| top.pending_tasks.is_some()))
 }
 
 /// Runs a statement of the propagation itself; returns the rows of `steps` that changed under it.

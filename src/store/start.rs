@@ -2,10 +2,11 @@
 use super::error::StoreError;
 use super::graph_cache::{self, CachedTemplate};
 use super::history::{self, TaskChange};
+use super::limits;
 use super::scope::{self, Cause, StepChange};
 use super::templates;
 use crate::engine::context_schema::{Missing, lines};
-use crate::engine::start::{InitialStep, Visible, initial_steps};
+use crate::engine::start::{InitialStep, initial_steps};
 use crate::engine::state::{StepState, TaskState};
 use crate::engine::time::Timestamp;
 use crate::events;
@@ -15,7 +16,7 @@ use crate::pg::heap;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
-use crate::pg::value::{no_array, param};
+use crate::pg::value::{no_array, optional, param};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What create_task and create_tasks were asked for.
@@ -48,6 +49,13 @@ static HASH_CONTEXTS: Statement = Statement::write(
     "SELECT encode(sha256(convert_to($2 || i.context::text, 'UTF8')), 'hex') \
      FROM unnest($1) WITH ORDINALITY AS i (context, ord) ORDER BY i.ord",
 );
+// A long value is known by its hash, so that it fits an index.
+static CONCURRENCY_KEYS: Statement = Statement::write(
+    "SELECT CASE WHEN length(k.key) > 500 THEN encode(sha256(convert_to(k.key, 'UTF8')), 'hex') ELSE k.key END \
+     FROM unnest($1) WITH ORDINALITY AS i (context, ord) \
+     CROSS JOIN LATERAL (SELECT CASE WHEN jsonb_typeof(i.context #> $4) <> 'null' \
+         THEN jsonb_build_array($2, $3, i.context #> $4)::text END) AS k (key) ORDER BY i.ord",
+);
 static FIND_BY_KEYS: Statement = Statement::write(
     "SELECT identity_key, task_id FROM stepwise.tasks WHERE template_id = $1 AND identity_key = ANY ($2)",
 );
@@ -64,10 +72,10 @@ pub fn create(new: &NewTasks) -> Result<Vec<i64>, StoreError> {
         insert_steps(spi, new, found.template_id, &template, &steps, &created, now);
         record(spi, found.template_id, &template, &steps, &created, now);
         let start = new.run_at.unwrap_or(now);
-        if start <= now && !created.is_empty() {
-            let roots = steps.iter().filter(|step| step.visible == Visible::AtStart);
-            let queues: BTreeSet<i64> =
-                roots.filter_map(|root| template.step(root.step_id)).map(|step| step.queue_id).collect();
+        if !created.is_empty() {
+            let roots = steps.iter().filter(|step| step.ready).filter_map(|root| template.step(root.step_id));
+            let now_due = roots.filter(|step| step.rule.visible_from(start) <= now);
+            let queues: BTreeSet<i64> = now_due.map(|step| step.queue_id).collect();
             events::announce_ready(queues.into_iter());
         }
         resolve_taken(spi, found.template_id, &mut ids, &taken)?;
@@ -105,8 +113,7 @@ fn plan(template: &CachedTemplate, bypass: &[String]) -> Result<Vec<InitialStep>
         }
         bypassed.insert(index as i32 + 1);
     }
-    let retry_limits: Vec<i32> = template.steps.iter().map(|step| step.rule.retry_limit).collect();
-    Ok(initial_steps(&template.graph, &retry_limits, &bypassed))
+    Ok(initial_steps(&template.graph, &bypassed))
 }
 
 /// Ids of the created tasks; ids by place, where created; keys that were taken, by place.
@@ -121,11 +128,13 @@ fn insert_tasks(
     steps: &[InitialStep],
     now: Timestamp,
 ) -> Inserted {
-    let live = steps.iter().filter(|step| step.visible != Visible::No).count() as i32;
+    let live = steps.iter().filter(|step| step.ready).count() as i32;
     let bypassed = steps.iter().filter(|step| step.state == StepState::ResolvedManually).count() as i32;
     let state = if live == 0 { TaskState::Complete } else { TaskState::Pending };
     let requested_by = new.requested_by.clone().unwrap_or_else(catalog::actor);
     let task_ids = heap::draw(c"tasks_task_id_seq", contexts.len());
+    let concurrency_keys = concurrency_keys(spi, contexts, template);
+    let deadline = template.timeout.map(|timeout| new.run_at.unwrap_or(now).plus(timeout));
     let keys = identity_keys(spi, new, contexts, found, template);
     // In the order of the keys; tasks without one keep their order.
     let mut order: Vec<usize> = (0..contexts.len()).collect();
@@ -148,9 +157,13 @@ fn insert_tasks(
                 Some(tags) => array(tags),
                 None => no_array::<String>(),
             },
+            param(catalog::actor()),
+            optional(deadline.filter(|deadline| deadline.is_finite())),
+            column(order.iter().map(|&place| concurrency_keys.get(place).cloned().flatten()).collect()),
         ],
     );
     let inserted: HashSet<i64> = rows.iter().map(|row| row.want(1)).collect();
+    make_slots(spi, template, task_ids.iter().filter(|id| inserted.contains(id)), &concurrency_keys);
     let (mut created, mut ids, mut taken) = (Vec::new(), Vec::new(), Vec::new());
     for ((place, id), key) in task_ids.into_iter().enumerate().zip(keys) {
         if inserted.contains(&id) {
@@ -162,6 +175,30 @@ fn insert_tasks(
         }
     }
     (created, ids, taken)
+}
+
+/// The concurrency key of each task, where its template has one and its context a value for it.
+fn concurrency_keys(spi: &Session, contexts: &[Jsonb], template: &CachedTemplate) -> Vec<Option<String>> {
+    let Some((path, _)) = &template.concurrency else { return Vec::new() };
+    let (namespace, name) = (template.namespace.as_str(), template.name.as_str());
+    let rows = CONCURRENCY_KEYS.run(spi, &[array(contexts), param(namespace), param(name), array(path)]);
+    rows.iter().map(|row| row.get(1)).collect()
+}
+
+/// The places under the limits of new tasks.
+fn make_slots<'a>(
+    spi: &Session,
+    template: &CachedTemplate,
+    created: impl Iterator<Item = &'a i64>,
+    concurrency_keys: &[Option<String>],
+) {
+    if template.is_limited() {
+        let mut owners: Vec<limits::Owner> =
+            created.flat_map(|&task_id| limits::owners(template, task_id, None, 0, 0)).collect();
+        let keys = concurrency_keys.iter().filter_map(|key| key.as_deref());
+        owners.extend(keys.filter_map(|key| limits::owner_of_key(template, key)));
+        limits::make(spi, &owners);
+    }
 }
 
 /// The key of each task, if it has one: the given one, else what its template makes of its context.
@@ -194,11 +231,8 @@ fn insert_steps(
     }
     let start = new.run_at.unwrap_or(now);
     let of = |step: &InitialStep| template.step(step.step_id);
-    let visible = |step: &InitialStep| match step.visible {
-        Visible::No => None,
-        Visible::AtStart => Some(start),
-        Visible::Never => Some(Timestamp::INFINITY),
-    };
+    let visible =
+        |step: &InitialStep| of(step).filter(|_| step.ready).map(|of_template| of_template.rule.visible_from(start));
     INSERT_STEPS.run(
         spi,
         &[
@@ -252,6 +286,8 @@ fn record(
                 is_live: false,
                 was_failed: false,
                 is_failed: false,
+                was_limited: false,
+                signalled: false,
                 claimable_now: false,
                 worker: None,
                 error: None,

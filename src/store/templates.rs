@@ -1,5 +1,6 @@
 //! Templates in their tables: registration, and look-up by name.
 use super::error::StoreError;
+use super::handlers;
 use crate::engine::graph::Graph;
 use crate::engine::template::{Identity, StepTemplate, Template};
 use crate::pg::array::{array, array_of_optional};
@@ -7,7 +8,7 @@ use crate::pg::jsonb::Jsonb;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
 use crate::pg::value::{optional, param};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 static ADD_NAMESPACE: Statement = Statement::write(
     "INSERT INTO stepwise.namespaces (name, created_at) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
@@ -23,8 +24,10 @@ static FIND_VERSION: Statement = Statement::write(
 );
 static ADD_TEMPLATE: Statement = Statement::write(
     "INSERT INTO stepwise.templates (namespace_id, name, version, version_order, description, identity, step_count, \
-         definition, content_hash, created_at, context_schema, insert_defaults) \
-     SELECT n.namespace_id, $2, $3, $4, $5, $6, $7, $8, sha256(convert_to($8::text, 'UTF8')), $9, $10::jsonb, $11 \
+         definition, content_hash, created_at, context_schema, insert_defaults, timeout, max_parallel_steps, \
+         concurrency_key, max_per_key) \
+     SELECT n.namespace_id, $2, $3, $4, $5, $6, $7, $8, sha256(convert_to($8::text, 'UTF8')), $9, $10::jsonb, $11, \
+         $12 * interval '1 microsecond', $13, $14, $15 \
      FROM stepwise.namespaces n WHERE n.name = $1 \
      ON CONFLICT (namespace_id, name, version) DO NOTHING RETURNING template_id",
 );
@@ -48,6 +51,7 @@ pub fn register(template: &Template, definition: Jsonb) -> Result<i64, StoreErro
         if let Some(found) = find_version(spi, template, definition) {
             return found;
         }
+        let handlers = handlers::check(spi, template)?;
         let now = time::now();
         ADD_NAMESPACE.run(spi, &[param(template.namespace.as_str()), param(now)]);
         let queues: BTreeSet<&str> = template.steps.iter().map(|step| step.queue.as_str()).collect();
@@ -70,12 +74,16 @@ pub fn register(template: &Template, definition: Jsonb) -> Result<i64, StoreErro
                 param(now),
                 optional(template.context_schema.as_deref().map(|schema| schema.get())),
                 param(template.insert_defaults),
+                optional(template.timeout.map(|timeout| timeout.0)),
+                param(template.max_parallel_steps),
+                optional(template.concurrency.as_ref().map(|concurrency| concurrency.pointer.as_str())),
+                param(template.concurrency.as_ref().map_or(0, |concurrency| concurrency.max_per_key)),
             ],
         );
         match added.first() {
             Some(row) => {
                 let template_id = row.want(1);
-                add_steps(spi, template_id, template);
+                add_steps(spi, template_id, template, &handlers);
                 Ok(template_id)
             }
             // A concurrent registration has won; READ COMMITTED sees it, a snapshot of the whole transaction cannot.
@@ -99,7 +107,7 @@ fn find_version(spi: &Session, template: &Template, definition: Jsonb) -> Option
     Some(if row.want(2) { Ok(row.want(1)) } else { Err(StoreError::TemplateConflict { label: label(template) }) })
 }
 
-fn add_steps(spi: &Session, template_id: i64, template: &Template) {
+fn add_steps(spi: &Session, template_id: i64, template: &Template, handlers: &HashMap<String, String>) {
     let steps = &template.steps;
     let graph: &Graph = &template.graph;
     let ids: Vec<i32> = (1..=steps.len() as i32).collect();
@@ -120,7 +128,15 @@ fn add_steps(spi: &Session, template_id: i64, template: &Template) {
             array(&ids.iter().map(|id| graph.level(*id)).collect::<Vec<i32>>()),
             array(&texts(steps, |step| &step.name)),
             array_of_optional(&steps.iter().map(|step| step.description.as_deref()).collect::<Vec<_>>()),
-            array(&texts(steps, |step| &step.handler)),
+            array(
+                &steps
+                    .iter()
+                    .map(|step| match step.in_database {
+                        true => handlers.get(&step.handler).unwrap_or(&step.handler),
+                        false => step.handler.as_str(),
+                    })
+                    .collect::<Vec<&str>>(),
+            ),
             array(&texts(steps, |step| &step.queue)),
             array(&steps.iter().map(|step| step.priority).collect::<Vec<i16>>()),
             array(&ids.iter().map(|id| literal(graph.parents(*id))).collect::<Vec<String>>()),
@@ -135,6 +151,9 @@ fn add_steps(spi: &Session, template_id: i64, template: &Template) {
             array_of_optional(
                 &steps.iter().map(|step| step.config.as_deref().map(|raw| raw.get())).collect::<Vec<_>>(),
             ),
+            array(&texts(steps, |step| step.rule.kind.as_str())),
+            flags(|step| step.in_database),
+            microseconds(|step| step.rule.delay.0),
         ],
     );
 }

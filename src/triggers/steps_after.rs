@@ -80,6 +80,8 @@ fn change(old: &SlotRow, new: &SlotRow, from: StepState, to: StepState, now: Tim
         is_live: is.is_some(),
         was_failed: failed(old, from),
         is_failed: failed(new, to),
+        was_limited: old.get::<bool>(column::LIMITED).unwrap_or(false),
+        signalled: new.get::<Jsonb>(column::SIGNAL).is_some(),
         claimable_now: is.is_some_and(|visible_at| visible_at <= now),
         worker: new.get::<String>(column::WORKER),
         error: if to == StepState::Error { new.get::<Jsonb>(column::ERROR).map(Jsonb::to_bytes) } else { None },

@@ -51,6 +51,10 @@ fn steps_before_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
     update.set_if_changed(column::RETRYABLE, asked.retryable, new.retryable);
     update.set_if_changed(column::LAST_ATTEMPTED_AT, asked.last_attempted_at, new.last_attempted_at);
     update.set_if_changed(column::LAST_FAILURE_AT, asked.last_failure_at, new.last_failure_at);
+    if old.state == StepState::InProgress {
+        // Its places under limits go back.
+        update.set_if_changed(column::LIMITED, row.get::<bool>(column::LIMITED), None);
+    }
     update.set_if_changed(column::FINISHED_AT, asked.finished_at, new.finished_at);
     update.finish()
 }

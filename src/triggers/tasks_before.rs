@@ -19,6 +19,8 @@ fn read(row: &SlotRow) -> TaskRow {
         completed: row.want(column::COMPLETED_STEPS),
         failed: row.want(column::FAILED_STEPS),
         cancelled: row.want(column::CANCELLED_STEPS),
+        timed_out: row.want(column::TIMED_OUT),
+        deadline: row.get(column::DEADLINE),
         started_at: row.get(column::STARTED_AT),
         finished_at: row.get(column::FINISHED_AT),
     }
@@ -36,6 +38,7 @@ fn protect(update: &RowUpdate, old: &TaskRow, asked: &TaskRow) -> Result<(), Sto
         ("completed_steps", old.completed == asked.completed),
         ("failed_steps", old.failed == asked.failed),
         ("cancelled_steps", old.cancelled == asked.cancelled),
+        ("timed_out", old.timed_out == asked.timed_out),
     ];
     match kept.into_iter().find(|(_, same)| !same) {
         Some((name, _)) => Err(StoreError::ProtectedTaskColumn { column: name, task_id }),
@@ -64,6 +67,10 @@ fn tasks_before_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
         }
         update.set_if_changed(column::STARTED_AT, asked.started_at, new.started_at);
         update.set_if_changed(column::FINISHED_AT, asked.finished_at, new.finished_at);
+        update.set_if_changed(column::DEADLINE, asked.deadline, new.deadline);
+        if asked.timed_out != new.timed_out {
+            update.set(column::TIMED_OUT, Some(new.timed_out));
+        }
     }
     update.finish()
 }

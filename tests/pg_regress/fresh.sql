@@ -35,6 +35,19 @@ BEGIN
 END
 $$;
 
+-- A worker that completes what it claims.
+CREATE FUNCTION test.work(max_steps integer DEFAULT 1, queues text[] DEFAULT NULL)
+RETURNS TABLE (task_id bigint, step_name text) LANGUAGE plpgsql AS $$
+DECLARE
+    claimed record;
+BEGIN
+    FOR claimed IN SELECT * FROM stepwise.claim_steps('w1', queues, max_steps) LOOP
+        PERFORM stepwise.complete_step(claimed.receipt, '{}');
+        RETURN QUERY SELECT claimed.task_id, claimed.step_name;
+    END LOOP;
+END
+$$;
+
 CREATE FUNCTION test.receipt(step text, task bigint DEFAULT NULL) RETURNS uuid
 LANGUAGE sql STABLE AS $$
     SELECT h.receipt FROM test.held h WHERE h.step_name = step AND (task IS NULL OR h.task_id = task)

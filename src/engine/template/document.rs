@@ -27,6 +27,10 @@ pub struct Document<'a> {
     pub insert_defaults: Option<bool>,
     #[serde(default)]
     pub defaults: Option<Object<Defaults>>,
+    pub timeout: Option<Interval>,
+    pub max_parallel_steps: Option<i64>,
+    pub concurrency_key: Option<String>,
+    pub max_per_key: Option<i64>,
     pub default_retryable: Option<bool>,
     pub default_retry_limit: Option<i64>,
     #[serde(borrow, alias = "step_templates")]
@@ -58,8 +62,9 @@ pub struct Backoff {
 pub struct Step<'a> {
     pub name: String,
     pub description: Option<String>,
+    pub kind: Option<String>,
     #[serde(alias = "handler_class")]
-    pub handler: Option<String>,
+    pub handler: Option<Handler>,
     #[serde(borrow)]
     pub depends_on: Option<Names<'a>>,
     #[serde(borrow)]
@@ -74,6 +79,7 @@ pub struct Step<'a> {
     pub retryable: Option<bool>,
     pub skippable: Option<bool>,
     pub timeout: Option<Interval>,
+    pub delay: Option<Interval>,
     pub backoff: Option<Object<Backoff>>,
     #[serde(alias = "handler_config")]
     pub config: Option<Box<RawValue>>,
@@ -109,6 +115,42 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
         T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
+
+/// What runs a step: a name that a worker knows, or `{"sql": "schema.function"}`.
+pub enum Handler {
+    Worker(String),
+    Sql(String),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SqlHandler {
+    sql: String,
+}
+
+impl<'de> Deserialize<'de> for Handler {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(HandlerVisitor)
+    }
+}
+
+struct HandlerVisitor;
+
+impl<'de> Visitor<'de> for HandlerVisitor {
+    type Value = Handler;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name or {\"sql\": \"schema.function\"}")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(Handler::Worker(name.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        SqlHandler::deserialize(MapAccessDeserializer::new(map)).map(|handler| Handler::Sql(handler.sql))
     }
 }
 

@@ -1,0 +1,26 @@
+-- Of each queue and priority, among the oldest visible steps: those held beyond their leases, and waits beyond their time.
+-- The index has a queue's priorities in order, so the distinct ones are walked by one probe each.
+WITH RECURSIVE ranges (queue_id, priority) AS (
+    SELECT q.queue_id,
+           (SELECT s.priority FROM stepwise.steps AS s
+            WHERE s.queue_id = q.queue_id AND s.visible_at IS NOT NULL ORDER BY s.priority DESC LIMIT 1)
+    FROM stepwise.queues AS q
+    UNION ALL
+    SELECT r.queue_id,
+           (SELECT s.priority FROM stepwise.steps AS s
+            WHERE s.queue_id = r.queue_id AND s.priority < r.priority AND s.visible_at IS NOT NULL
+            ORDER BY s.priority DESC LIMIT 1)
+    FROM ranges AS r
+    WHERE r.priority IS NOT NULL
+)
+SELECT h.task_id, h.step_id
+FROM ranges AS r
+CROSS JOIN LATERAL (
+    SELECT s.task_id, s.step_id, s.template_id, s.state FROM stepwise.steps AS s
+    WHERE s.queue_id = r.queue_id AND s.priority = r.priority AND s.visible_at <= $1
+    ORDER BY s.visible_at LIMIT 1000
+) AS h
+WHERE r.priority IS NOT NULL
+    AND (h.state = 'in_progress' OR h.state = 'pending' AND EXISTS (
+        SELECT FROM stepwise.template_steps AS e
+        WHERE e.template_id = h.template_id AND e.step_id = h.step_id AND e.kind = 'wait'))

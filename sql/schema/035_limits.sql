@@ -1,0 +1,112 @@
+-- Queues: pause, resume, limit. A limit of n is n rows of slots (010); a trigger keeps them, so that an UPDATE of
+-- max_in_flight from any client does what set_queue_limit does.
+
+-- SECURITY DEFINER: whoever may set a queue's limit needs no right on slots and steps.
+CREATE FUNCTION stepwise.queues_after_update() RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    held record;
+    place integer := 0;
+BEGIN
+    IF NEW.max_in_flight = 0 THEN
+        DELETE FROM stepwise.slots WHERE kind = 'queue' AND owner_id = NEW.queue_id;
+        RETURN NULL;
+    END IF;
+    -- Steps that are in progress without a place take one, beyond the limit if need be: nothing is handed out until they
+    -- are within it. Their rows are locked first, so that none ends meanwhile.
+    FOR held IN
+        UPDATE stepwise.steps AS s SET limited = true
+        WHERE s.queue_id = NEW.queue_id AND s.visible_at IS NOT NULL AND s.state = 'in_progress'
+            AND NOT EXISTS (SELECT FROM stepwise.slots AS b
+                WHERE b.task_id = s.task_id AND b.step_id = s.step_id AND b.kind = 'queue')
+        RETURNING s.task_id, s.step_id
+    LOOP
+        -- Free places first, then new ones.
+        LOOP
+            place := place + 1;
+            INSERT INTO stepwise.slots AS b (kind, owner_id, key, number, task_id, step_id)
+            VALUES ('queue', NEW.queue_id, '', place, held.task_id, held.step_id)
+            ON CONFLICT (kind, owner_id, key, number) DO UPDATE
+                SET task_id = EXCLUDED.task_id, step_id = EXCLUDED.step_id WHERE b.task_id IS NULL;
+            EXIT WHEN FOUND;
+        END LOOP;
+    END LOOP;
+    INSERT INTO stepwise.slots (kind, owner_id, key, number)
+    SELECT 'queue', NEW.queue_id, '', n FROM generate_series(1, NEW.max_in_flight) AS n
+    ON CONFLICT (kind, owner_id, key, number) DO NOTHING;
+    DELETE FROM stepwise.slots
+    WHERE kind = 'queue' AND owner_id = NEW.queue_id AND number > NEW.max_in_flight AND task_id IS NULL;
+    PERFORM pg_notify('stepwise_ready', NEW.name)
+    WHERE NEW.max_in_flight > OLD.max_in_flight AND current_setting('stepwise.notify', true) IS DISTINCT FROM 'off';
+    RETURN NULL;
+END
+$function$;
+
+CREATE TRIGGER queues_after_update AFTER UPDATE OF max_in_flight ON stepwise.queues
+    FOR EACH ROW WHEN (NEW.max_in_flight IS DISTINCT FROM OLD.max_in_flight)
+    EXECUTE FUNCTION stepwise.queues_after_update();
+
+-- SECURITY DEFINER: an operator has no right on the table. They run no code of a user.
+CREATE FUNCTION stepwise.set_queue_limit(queue text, max_in_flight integer) RETURNS void
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $function$
+BEGIN
+    IF queue IS NULL OR max_in_flight IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = '22004', MESSAGE = 'arguments "queue" and "max_in_flight" must not be NULL';
+    END IF;
+    IF max_in_flight NOT BETWEEN 0 AND 1000 THEN
+        RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'argument "max_in_flight" is out of range',
+            DETAIL = format('The value is %s.', max_in_flight),
+            HINT = 'Pass a number from 0 to 1000; 0 is no limit.';
+    END IF;
+    UPDATE stepwise.queues AS q SET max_in_flight = set_queue_limit.max_in_flight WHERE q.name = queue;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'P0002', MESSAGE = 'queue does not exist',
+            DETAIL = format('The queue is "%s".', queue),
+            HINT = 'A queue comes into being with the first template that names it.';
+    END IF;
+END
+$function$;
+
+CREATE FUNCTION stepwise.set_queue_paused(queue text, paused boolean) RETURNS boolean
+LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $function$
+DECLARE
+    was boolean;
+BEGIN
+    IF queue IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = '22004', MESSAGE = 'argument "queue" must not be NULL';
+    END IF;
+    SELECT q.paused INTO was FROM stepwise.queues AS q WHERE q.name = queue FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION USING ERRCODE = 'P0002', MESSAGE = 'queue does not exist',
+            DETAIL = format('The queue is "%s".', queue),
+            HINT = 'A queue comes into being with the first template that names it.';
+    END IF;
+    IF was = set_queue_paused.paused THEN
+        RETURN false;
+    END IF;
+    UPDATE stepwise.queues AS q SET paused = set_queue_paused.paused WHERE q.name = queue;
+    PERFORM pg_notify('stepwise_ready', queue)
+    WHERE NOT set_queue_paused.paused AND current_setting('stepwise.notify', true) IS DISTINCT FROM 'off';
+    RETURN true;
+END
+$function$;
+
+CREATE FUNCTION stepwise.pause_queue(queue text) RETURNS boolean
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT stepwise.set_queue_paused(queue, true);
+END;
+
+CREATE FUNCTION stepwise.resume_queue(queue text) RETURNS boolean
+LANGUAGE sql VOLATILE PARALLEL UNSAFE
+SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT stepwise.set_queue_paused(queue, false);
+END;

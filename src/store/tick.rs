@@ -1,0 +1,83 @@
+//! What nobody meets: leases, waits and deadlines that are over in queues from which nobody claims now. Claims do the
+//! same to what they meet (`claimable`), so calling this is a matter of punctuality, not of correctness.
+use super::settle;
+use crate::engine::state::StepState;
+use crate::engine::time::Timestamp;
+use crate::events;
+use crate::pg::array::array;
+use crate::pg::spi::{self, Session, Statement};
+use crate::pg::time;
+use crate::pg::value::param;
+
+/// What one tick has done.
+pub struct Ticked {
+    pub expired_leases: i32,
+    pub failed_waits: i32,
+    pub ended_tasks: i32,
+    /// Queues with steps that can be claimed now; told to waiting workers.
+    pub ready_queues: i32,
+    /// The next time at which something will be due; `None`: nothing is known to come.
+    pub next_at: Option<Timestamp>,
+}
+
+// Of each queue and priority the oldest visible rows are looked at, as many as a claim hands out at most: what lies
+// behind them comes to the front in its turn.
+static DUE: Statement = Statement::write(include_str!("../../sql/query/due_steps.sql"));
+static OVERDUE: Statement =
+    Statement::write("SELECT task_id FROM stepwise.tasks WHERE deadline <= $1 ORDER BY deadline LIMIT 1000");
+static READY: Statement = Statement::write(include_str!("../../sql/query/ready_queues.sql"));
+static NEXT: Statement = Statement::read(include_str!("../../sql/query/next_due.sql"));
+static LOCK: Statement = Statement::write(
+    "SELECT s.task_id, s.step_id, s.state FROM unnest($1, $2) AS i (task_id, step_id) \
+     JOIN stepwise.steps s ON s.task_id = i.task_id AND s.step_id = i.step_id \
+     WHERE s.visible_at <= $3 ORDER BY s.task_id, s.step_id FOR UPDATE OF s SKIP LOCKED",
+);
+
+/// Does what is due and tells waiting workers of steps that have become claimable by the passing of time.
+pub fn tick() -> Ticked {
+    let now = time::now();
+    spi::session(|spi| {
+        let (expired, waits) = due(spi, now);
+        let (expired_leases, failed_waits) = (expired.len() as i32, waits.len() as i32);
+        settle::expire_leases(spi, expired);
+        settle::fail_waits(spi, waits);
+        let overdue: Vec<i64> = OVERDUE.run(spi, &[param(now)]).iter().map(|row| row.want(1)).collect();
+        let ended_tasks = settle::end_overdue(spi, overdue, now);
+        let ready: Vec<i64> = READY.run(spi, &[param(now)]).iter().map(|row| row.want(1)).collect();
+        events::announce_ready(ready.iter().copied());
+        Ticked {
+            expired_leases,
+            failed_waits,
+            ended_tasks,
+            ready_queues: ready.len() as i32,
+            next_at: next_due(spi, now),
+        }
+    })
+}
+
+type Keys = Vec<(i64, i32)>;
+
+/// Held steps whose leases are over, and waits whose time is over; locked.
+fn due(spi: &Session, now: Timestamp) -> (Keys, Keys) {
+    let rows = DUE.run(spi, &[param(now)]);
+    let (task_ids, step_ids): (Vec<i64>, Vec<i32>) =
+        rows.iter().map(|row| (row.want::<i64>(1), row.want::<i32>(2))).unzip();
+    drop(rows);
+    let (mut expired, mut waits) = (Vec::new(), Vec::new());
+    if task_ids.is_empty() {
+        return (expired, waits);
+    }
+    for row in LOCK.run(spi, &[array(&task_ids), array(&step_ids), param(now)]).iter() {
+        match StepState::parse(&row.want::<String>(3)) {
+            Some(StepState::InProgress) => expired.push((row.want(1), row.want(2))),
+            Some(StepState::Pending) => waits.push((row.want(1), row.want(2))),
+            _ => {}
+        }
+    }
+    (expired, waits)
+}
+
+/// The earliest time after `now` at which a step becomes visible or a task runs out of time.
+pub fn next_due(spi: &Session, now: Timestamp) -> Option<Timestamp> {
+    NEXT.run(spi, &[param(now)]).first().and_then(|row| row.get(1))
+}
