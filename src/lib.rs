@@ -1,13 +1,14 @@
 //! pg_stepwise: a workflow engine inside PostgreSQL. This file is the table of contents; `docs/architecture.md` tells
 //! how the parts fit together.
 //!
-//! client → `api` (SQL functions) and `triggers` (the state machine) → `engine` (the rules, pure) and `store` (the SQL)
+//! client → `api` (SQL functions), `drive` (handlers in the database) and `triggers` (the state machine) → `engine` (the rules, pure) and `store` (the SQL)
 //! → the tables of schema `stepwise` → `events` (NOTIFY). `pg` is the glue. Arrows never point back up.
 #![deny(unsafe_code)]
 
 use pgrx::prelude::*;
 
 mod api;
+mod drive;
 #[allow(dead_code)] // what only the tests of the engine use
 mod engine;
 mod events;
@@ -43,7 +44,12 @@ extension_sql_file!("../sql/schema/040_views.sql", name = "views", requires = ["
 extension_sql_file!("../sql/schema/045_audit.sql", name = "audit", requires = ["constraints_indexes"]);
 extension_sql_file!("../sql/schema/046_fallback.sql", name = "fallback", requires = ["audit"]);
 extension_sql_file!("../sql/schema/047_verify.sql", name = "verify", requires = ["fallback"]);
-extension_sql_file!("../sql/schema/050_access.sql", name = "access", requires = ["views", "verify", "limits"]);
+extension_sql_file!("../sql/schema/048_handlers.sql", name = "handlers", requires = ["tables"]);
+extension_sql_file!(
+    "../sql/schema/050_access.sql",
+    name = "access",
+    requires = ["views", "verify", "limits", "handlers"]
+);
 extension_sql_file!("../sql/schema/900_finalize.sql", name = "finalize", finalize);
 
 #[allow(non_snake_case)]

@@ -70,8 +70,7 @@ pub fn whole_seconds(name: &'static str, interval: &Interval) -> Result<i32, Arg
         let value = format!("{} microseconds", span.0);
         return Err(ArgumentError::OutOfRange { name, value, expected: "an interval that is not negative" });
     }
-    let seconds = span.0 / 1_000_000 + i64::from(span.0 % 1_000_000 > 0);
-    Ok(seconds.min(1_000_000_000) as i32)
+    Ok(span.whole_seconds())
 }
 
 /// A text that is kept as it is: neither empty nor longer than `most` characters.

@@ -88,6 +88,29 @@ fn get_step_readiness_status_batch(fcinfo: pg_sys::FunctionCallInfo) -> RowsRetu
     readiness_rows(fcinfo, &readers::step_statuses(&known(argument(fcinfo, 0)), None))
 }
 
+/// The columns of get_task_execution_context.
+pub type ContextRow =
+    (i64, String, &'static str, i32, i32, i32, i32, i32, i32, &'static str, &'static str, Percentage, &'static str);
+
+pub fn context_row(status: TaskStatus) -> ContextRow {
+    let context = status.context;
+    (
+        status.task_id,
+        status.template.name.clone(),
+        status.state.as_str(),
+        context.total_steps,
+        context.pending_steps,
+        context.in_progress_steps,
+        context.completed_steps,
+        context.failed_steps,
+        context.ready_steps,
+        context.execution_status,
+        context.recommended_action,
+        Percentage::from_basis_points(context.completion_basis_points),
+        context.health_status,
+    )
+}
+
 /// The single and the batch form of a reader differ in their arguments alone: one list of columns for both. (pgrx reads
 /// the columns from the signature, so they cannot stand in a type alias.)
 macro_rules! context_reader {
@@ -113,24 +136,7 @@ macro_rules! context_reader {
             ),
         > {
             let statuses: Vec<TaskStatus> = $statuses;
-            TableIterator::new(statuses.into_iter().map(|status| {
-                let context = status.context;
-                (
-                    status.task_id,
-                    status.template.name.clone(),
-                    status.state.as_str(),
-                    context.total_steps,
-                    context.pending_steps,
-                    context.in_progress_steps,
-                    context.completed_steps,
-                    context.failed_steps,
-                    context.ready_steps,
-                    context.execution_status,
-                    context.recommended_action,
-                    Percentage::from_basis_points(context.completion_basis_points),
-                    context.health_status,
-                )
-            }))
+            TableIterator::new(statuses.into_iter().map(context_row))
         }
     };
 }

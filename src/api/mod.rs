@@ -4,6 +4,7 @@
 mod arguments;
 mod ask;
 mod define;
+mod drive;
 mod inspect;
 mod operate;
 pub mod sound;

@@ -20,7 +20,7 @@ fn claim_for(
     let queues = queues.map(|queues| elements("queues", queues)).transpose()?;
     let max_steps = arguments::max_steps(max_steps)?;
     let lease = arguments::lease(lease)?;
-    Ok(claim::claim(&Request { worker: &worker, source: Source::Queues(queues.as_deref()), max_steps, lease }))
+    Ok(claim::claim(&Request { worker: &worker, source: Source::Queues(queues.as_deref()), max_steps, lease }).steps)
 }
 
 fn completions(receipts: Option<Vec<Option<Uuid>>>, results: Option<JsonbArray>) -> Outcome<Vec<Report>> {

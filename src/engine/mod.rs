@@ -9,6 +9,7 @@ pub mod context;
 pub mod context_schema;
 pub mod event;
 pub mod explain;
+pub mod failure;
 pub mod graph;
 pub mod operate;
 pub mod outcome;

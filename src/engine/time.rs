@@ -64,6 +64,12 @@ impl Span {
     pub const fn from_secs(seconds: i64) -> Span {
         Span(seconds.saturating_mul(MICROS_PER_SECOND))
     }
+
+    /// In whole seconds, rounded up; at most some thirty years.
+    pub fn whole_seconds(self) -> i32 {
+        let seconds = self.0 / MICROS_PER_SECOND + i64::from(self.0 % MICROS_PER_SECOND > 0);
+        seconds.clamp(0, 1_000_000_000) as i32
+    }
 }
 
 /// Why a text is not an interval.

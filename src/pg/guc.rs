@@ -22,6 +22,8 @@ pub enum NotifyLevel {
 static NOTIFY: GucSetting<NotifyLevel> = GucSetting::<NotifyLevel>::new(NotifyLevel::Step);
 static CLOCK_OFFSET: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"0"));
 
+static TESTING: GucSetting<bool> = GucSetting::<bool>::new(false);
+
 thread_local! {
     /// `stepwise.clock_offset`, parsed when it was set.
     static OFFSET: Cell<Span> = const { Cell::new(Span(0)) };
@@ -29,6 +31,11 @@ thread_local! {
 
 pub fn notify_level() -> NotifyLevel {
     NOTIFY.get()
+}
+
+/// Whether failures that tests inject count in this session.
+pub fn testing() -> bool {
+    TESTING.get()
 }
 
 pub fn clock_offset() -> Span {
@@ -42,6 +49,14 @@ pub fn register() {
         c"NOTIFY takes a cluster-wide lock at commit; a busy site lowers this and reads the history instead.",
         &NOTIFY,
         GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"stepwise.testing",
+        c"Whether failures injected by stepwise.inject_failure happen to what this session claims.",
+        c"For tests.",
+        &TESTING,
+        GucContext::Suset,
         GucFlags::default(),
     );
     // SAFETY: both hooks are guarded and touch only their arguments and a thread-local.

@@ -15,6 +15,17 @@ pub enum Sees {
     Now,
 }
 
+/// Runs `body` with what is committed, and what this transaction has written, by now.
+pub fn with_fresh_snapshot<R>(body: impl FnOnce() -> R) -> R {
+    // SAFETY: pushed and popped in pairs; where an error passes, the abort of the transaction pops it.
+    unsafe {
+        pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+        let result = body();
+        pg_sys::PopActiveSnapshot();
+        result
+    }
+}
+
 /// A table and an index whose first columns are a bigint and, if it is used, an integer.
 pub struct Keyed {
     pub table: &'static CStr,

@@ -17,3 +17,4 @@ pub mod spi;
 pub mod time;
 pub mod trigger;
 pub mod value;
+pub mod wait;

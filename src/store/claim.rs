@@ -2,10 +2,12 @@
 use super::claimable::{self, Found, Source};
 use super::columns::{STEPS_BY_KEY, steps as column};
 use super::graph_cache::CachedTemplate;
+use super::report::{self, Report, Verdict};
 use super::scope;
 use crate::engine::receipt::{self, Receipt};
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
+use crate::pg::guc;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::lookup::Sees;
 use crate::pg::random;
@@ -28,6 +30,19 @@ pub struct ClaimedStep {
     /// `None`: it has no parents.
     pub dependencies: Option<Jsonb>,
 }
+
+// The last attempt that is to fail takes its row along; the others are counted off.
+static LAST_INJECTED: Statement = Statement::write(
+    "DELETE FROM stepwise.injected_failures f USING unnest($1, $2) AS i (task_id, step_id) \
+     WHERE f.task_id = i.task_id AND f.step_id = i.step_id AND f.remaining = 1 \
+     RETURNING f.task_id, f.step_id, f.error",
+);
+static INJECTED: Statement = Statement::write(
+    "UPDATE stepwise.injected_failures f SET remaining = f.remaining - 1 \
+     FROM unnest($1, $2) AS i (task_id, step_id) \
+     WHERE f.task_id = i.task_id AND f.step_id = i.step_id AND f.remaining > 1 \
+     RETURNING f.task_id, f.step_id, f.error",
+);
 
 /// What a worker asks for.
 pub struct Request<'a> {
@@ -55,13 +70,49 @@ macro_rules! take {
 static TAKE: Statement = Statement::write(take!("", "", ""));
 static TAKE_LIMITED: Statement = Statement::write(take!(", limited = i.limited", ", $6", ", limited"));
 
+/// What a claim hands out.
+pub struct Claimed {
+    pub steps: Vec<ClaimedStep>,
+    /// Steps that were claimed and failed at once, for a test.
+    pub injected: usize,
+}
+
 /// Claims up to `max_steps` steps for a worker, by priority, then age.
-pub fn claim(request: &Request) -> Vec<ClaimedStep> {
+pub fn claim(request: &Request) -> Claimed {
     let now = time::now();
-    spi::session(|spi| {
+    let steps = spi::session(|spi| {
         let found = claimable::find(spi, request.source, request.max_steps, now);
         take(spi, request, found, now)
-    })
+    });
+    if guc::testing() && !steps.is_empty() { fail_injected(steps) } else { Claimed { steps, injected: 0 } }
+}
+
+/// Fails the attempts that a test wants to fail.
+fn fail_injected(steps: Vec<ClaimedStep>) -> Claimed {
+    let task_ids: Vec<i64> = steps.iter().map(|step| step.task_id).collect();
+    let step_ids: Vec<i32> = steps.iter().map(|step| step.step_id).collect();
+    let keys = [array(&task_ids), array(&step_ids)];
+    let mut errors: BTreeMap<(i64, i32), Option<Jsonb>> = spi::session(|spi| {
+        [&LAST_INJECTED, &INJECTED]
+            .into_iter()
+            .flat_map(|statement| {
+                let rows = statement.run(spi, &keys);
+                rows.iter().map(|row| ((row.want(1), row.want(2)), row.keep(3))).collect::<Vec<_>>()
+            })
+            .collect()
+    });
+    let (mut handed, mut reports) = (Vec::new(), Vec::new());
+    for step in steps {
+        match errors.remove(&(step.task_id, step.step_id)) {
+            Some(error) => {
+                let verdict = Verdict::Fail { error, retryable: None, retry_after_seconds: None };
+                reports.push(Report { receipt: step.receipt, verdict });
+            }
+            None => handed.push(step),
+        }
+    }
+    report::report(&reports);
+    Claimed { steps: handed, injected: reports.len() }
 }
 
 fn take(spi: &Session, request: &Request, found: Vec<Found>, now: Timestamp) -> Vec<ClaimedStep> {

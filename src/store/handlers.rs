@@ -15,7 +15,7 @@ static FIND: Statement = Statement::fresh(
      FROM (SELECT h, parse_ident(h) FROM unnest($1) AS h) AS i (handler, parts) \
      LEFT JOIN pg_namespace n ON n.nspname = i.parts[1] \
      LEFT JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = i.parts[2] \
-         AND p.proargtypes::oid[] = ARRAY['stepwise.step_context'::regtype::oid]",
+         AND p.pronargs = 1 AND p.proargtypes[0] = 'stepwise.step_context'::regtype",
 );
 
 /// Looks up the SQL handlers of a template; their names as they are kept, quoted where need be.

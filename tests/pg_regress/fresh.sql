@@ -1,6 +1,7 @@
 -- What every test begins with: a new extension, so that ids start at 1 and no test depends on another, and helpers.
 SET client_min_messages = warning;
 DROP SCHEMA IF EXISTS test CASCADE;
+DROP SCHEMA IF EXISTS app CASCADE;
 DROP EXTENSION IF EXISTS pg_stepwise CASCADE;
 CREATE EXTENSION pg_stepwise;
 CREATE SCHEMA test;
