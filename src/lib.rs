@@ -56,6 +56,11 @@ extension_sql_file!("../sql/schema/900_finalize.sql", name = "finalize", finaliz
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     pg::guc::register();
+    if pg::process::is_server_starting() {
+        pg::board::request();
+        pg::utility::watch_drop_database();
+        drive::background::register();
+    }
 }
 
 /// What `cargo pgrx test` asks of a crate.

@@ -12,6 +12,7 @@ DECLARE
 BEGIN
     IF NEW.max_in_flight = 0 THEN
         DELETE FROM stepwise.slots WHERE kind = 'queue' AND owner_id = NEW.queue_id;
+        PERFORM stepwise.wake_queue(NEW.name);
         RETURN NULL;
     END IF;
     -- Steps that are in progress without a place take one, beyond the limit if need be: nothing is handed out until they
@@ -38,8 +39,7 @@ BEGIN
     ON CONFLICT (kind, owner_id, key, number) DO NOTHING;
     DELETE FROM stepwise.slots
     WHERE kind = 'queue' AND owner_id = NEW.queue_id AND number > NEW.max_in_flight AND task_id IS NULL;
-    PERFORM pg_notify('stepwise_ready', NEW.name)
-    WHERE NEW.max_in_flight > OLD.max_in_flight AND current_setting('stepwise.notify', true) IS DISTINCT FROM 'off';
+    PERFORM stepwise.wake_queue(NEW.name);
     RETURN NULL;
 END
 $function$;
@@ -91,8 +91,9 @@ BEGIN
         RETURN false;
     END IF;
     UPDATE stepwise.queues AS q SET paused = set_queue_paused.paused WHERE q.name = queue;
-    PERFORM pg_notify('stepwise_ready', queue)
-    WHERE NOT set_queue_paused.paused AND current_setting('stepwise.notify', true) IS DISTINCT FROM 'off';
+    IF NOT set_queue_paused.paused THEN
+        PERFORM stepwise.wake_queue(queue);
+    END IF;
     RETURN true;
 END
 $function$;

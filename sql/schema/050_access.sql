@@ -61,6 +61,7 @@ VALUES
     ('owner', 'revoke_access'),
     ('owner', 'find_violations'),
     ('owner', 'set_queue_paused'),
+    ('owner', 'wake_queue'),
     ('owner', 'inject_failure'),
     ('owner', 'advance_clock'),
     ('owner', 'queues_after_update'),

@@ -278,6 +278,8 @@ COMMENT ON FUNCTION stepwise.inject_failure IS
     'For tests: the next attempts of a step, so many times, fail with this error instead of being made, in sessions with stepwise.testing = on. 0 times: none. Errors: P0002 for no such step, 22023 for a negative number, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.advance_clock IS
     'For tests: adds to stepwise.clock_offset of this session (superuser only); returns stepwise.now(). Errors: 22004 for NULL, 42501 for others';
+COMMENT ON FUNCTION stepwise.wake_queue IS
+    'Announces a queue on stepwise_ready, and to the coordinator of the database';
 COMMENT ON FUNCTION stepwise.pause_queue IS
     'Nothing is handed out from the queue until resume_queue; steps already claimed go on. Returns whether that changes anything. Errors: P0002 for no such queue, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.resume_queue IS

@@ -1,5 +1,7 @@
 //! Time: signals for steps that wait, and what is due without anybody claiming.
 use super::arguments::cause;
+use crate::events;
+use crate::pg::board;
 use crate::pg::error::{Outcome, finish, required};
 use crate::pg::jsonb::Jsonb;
 use crate::pg::time;
@@ -41,6 +43,14 @@ fn signal_step_by_id(
     actor: default!(Option<String>, "NULL"),
 ) -> &'static str {
     finish(signal(task_id, step.map(StepRef::Id), payload, reason, actor))
+}
+
+#[pg_extern]
+fn wake_queue(queue: Option<String>) {
+    if let Some(queue) = queue {
+        events::announce_queue(&queue);
+        board::note_ready();
+    }
 }
 
 #[pg_extern]

@@ -1,6 +1,7 @@
 //! Work: claims, reports, leases.
 use super::arguments::{self, Uuid, beside, elements};
 use crate::engine::template::MAX_NAME_CHARS;
+use crate::engine::time::Span;
 use crate::pg::error::{Outcome, finish, required};
 use crate::pg::jsonb::{Jsonb, JsonbArray};
 use crate::pg::time;
@@ -20,7 +21,14 @@ fn claim_for(
     let queues = queues.map(|queues| elements("queues", queues)).transpose()?;
     let max_steps = arguments::max_steps(max_steps)?;
     let lease = arguments::lease(lease)?;
-    Ok(claim::claim(&Request { worker: &worker, source: Source::Queues(queues.as_deref()), max_steps, lease }).steps)
+    Ok(claim::claim(&Request {
+        worker: &worker,
+        source: Source::Queues(queues.as_deref()),
+        max_steps,
+        lease,
+        grace: Span(0),
+    })
+    .steps)
 }
 
 fn completions(receipts: Option<Vec<Option<Uuid>>>, results: Option<JsonbArray>) -> Outcome<Vec<Report>> {

@@ -104,7 +104,7 @@ pub fn run_steps(queues: Option<&[String]>, most: usize) -> Done {
 
 /// Claims once, runs what it got, reports; whether it got anything.
 fn round(source: Source, worker: &str, most: usize, patience: Patience, done: &mut Done) -> bool {
-    let request = Request { worker, source, max_steps: most, lease: None };
+    let request = Request { worker, source, max_steps: most, lease: None, grace: Span(0) };
     let Claimed { steps, injected } = as_engine(|| claim::claim(&request));
     done.executed += injected as i32;
     done.failed += injected as i32;

@@ -44,6 +44,13 @@ pub fn announce_task(event_id: i64, change: &TaskChange, template: &CachedTempla
     }
 }
 
+/// Tells waiting workers of one queue.
+pub fn announce_queue(name: &str) {
+    if guc::notify_level() != NotifyLevel::Off {
+        notify(c"stepwise_ready", name);
+    }
+}
+
 /// Tells waiting workers that steps of these queues can be claimed now: at most once per queue and transaction, which
 /// Postgres ensures by dropping a repeated payload.
 pub fn announce_ready(queue_ids: impl Iterator<Item = i64>) {

@@ -12,6 +12,14 @@ pub fn incarnation() -> Oid {
     }
 }
 
+/// The oid of a database, if there is one of this name.
+pub fn database(name: &str) -> Option<Oid> {
+    let name = std::ffi::CString::new(name).ok()?;
+    // SAFETY: a look-up in a shared catalog, within a transaction.
+    let oid = unsafe { pg_sys::get_database_oid(name.as_ptr(), true) };
+    (oid != Oid::INVALID).then_some(oid)
+}
+
 /// The role that acts: SET ROLE or the session's user, not the owner that a SECURITY DEFINER function runs as.
 pub fn actor() -> String {
     // SAFETY: the name is a C string in the current memory context; NULL where the role is gone.

@@ -22,6 +22,8 @@ pub enum NotifyLevel {
 static NOTIFY: GucSetting<NotifyLevel> = GucSetting::<NotifyLevel>::new(NotifyLevel::Step);
 static CLOCK_OFFSET: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"0"));
 
+static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static MAX_HANDLERS: GucSetting<i32> = GucSetting::<i32>::new(4);
 static TESTING: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 thread_local! {
@@ -38,6 +40,32 @@ pub fn testing() -> bool {
     TESTING.get()
 }
 
+/// The databases that have a coordinator, as the setting lists them.
+pub fn databases() -> String {
+    DATABASES.get().map(|names| names.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The most processes of a database that run SQL handlers.
+pub fn max_handlers() -> usize {
+    MAX_HANDLERS.get().max(0) as usize
+}
+
+fn set(name: &CStr, value: &CStr, action: pg_sys::GucAction::Type) {
+    let (context, source) = (pg_sys::GucContext::PGC_USERSET, pg_sys::GucSource::PGC_S_SESSION);
+    // SAFETY: C strings, copied by the server.
+    unsafe { pg_sys::set_config_option(name.as_ptr(), value.as_ptr(), context, source, action, true, 0, false) };
+}
+
+/// Sets any setting until the end of the transaction.
+pub fn set_local(name: &CStr, value: &CStr) {
+    set(name, value, pg_sys::GucAction::GUC_ACTION_LOCAL);
+}
+
+/// Sets any setting of the session.
+pub fn set_session(name: &CStr, value: &CStr) {
+    set(name, value, pg_sys::GucAction::GUC_ACTION_SET);
+}
+
 pub fn clock_offset() -> Span {
     OFFSET.get()
 }
@@ -49,6 +77,24 @@ pub fn register() {
         c"NOTIFY takes a cluster-wide lock at commit; a busy site lowers this and reads the history instead.",
         &NOTIFY,
         GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"stepwise.databases",
+        c"The databases, separated by commas, for which pg_stepwise runs a coordinator.",
+        c"Counts where pg_stepwise is in shared_preload_libraries.",
+        &DATABASES,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"stepwise.max_handlers",
+        c"The most processes of a database that run SQL handlers; 0 for none.",
+        c"Each is one of max_worker_processes.",
+        &MAX_HANDLERS,
+        0,
+        super::board::MAX_RUNNERS as i32,
+        GucContext::Sighup,
         GucFlags::default(),
     );
     GucRegistry::define_bool_guc(

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod array;
+pub mod board;
 pub mod catalog;
 pub mod error;
 pub mod guc;
@@ -11,10 +12,12 @@ pub mod jsonb;
 pub mod lookup;
 pub mod notify;
 pub mod numeric;
+pub mod process;
 pub mod random;
 pub mod rows;
 pub mod spi;
 pub mod time;
 pub mod trigger;
+pub mod utility;
 pub mod value;
 pub mod wait;

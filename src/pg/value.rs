@@ -122,6 +122,11 @@ impl Column for bool {
         datum.value() != 0
     }
 }
+impl Column for Oid {
+    unsafe fn read(datum: Datum) -> Self {
+        Oid::from_u32(datum.value() as u32)
+    }
+}
 impl Column for f64 {
     unsafe fn read(datum: Datum) -> Self {
         f64::from_bits(datum.value() as u64)

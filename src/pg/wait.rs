@@ -11,13 +11,22 @@ pub fn sleep(time: Duration) {
         if left.is_zero() {
             break;
         }
-        // Rounded up: a wait that ends a little early would come back here for a fraction of a millisecond.
-        let millis = left.as_micros().div_ceil(1000).min(60_000) as std::ffi::c_long;
-        let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
-        // SAFETY: MyLatch belongs to this backend for as long as it lives.
-        unsafe {
-            pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, millis, pg_sys::PG_WAIT_EXTENSION);
-            pg_sys::ResetLatch(pg_sys::MyLatch);
-        }
+        latch(Some(left));
     }
+}
+
+/// Waits until the process is woken or the time is over (`None`: for ever); whether it was woken.
+pub fn latch(time: Option<Duration>) -> bool {
+    // Rounded up: a wait that ends a little early would come back for a fraction of a millisecond.
+    let millis = time.map_or(-1, |time| time.as_micros().div_ceil(1000).min(86_400_000) as std::ffi::c_long);
+    let timeout = if time.is_some() { pg_sys::WL_TIMEOUT } else { 0 };
+    let events = pg_sys::WL_LATCH_SET | timeout | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: MyLatch belongs to this process for as long as it lives.
+    let woken = unsafe {
+        let happened = pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, millis, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+        happened & pg_sys::WL_LATCH_SET as i32 != 0
+    };
+    pg_sys::check_for_interrupts!();
+    woken
 }

@@ -51,6 +51,8 @@ pub struct Request<'a> {
     pub max_steps: usize,
     /// `None`: each step's timeout.
     pub lease: Option<Span>,
+    /// Added to the lease.
+    pub grace: Span,
 }
 
 macro_rules! take {
@@ -69,6 +71,19 @@ macro_rules! take {
 }
 static TAKE: Statement = Statement::write(take!("", "", ""));
 static TAKE_LIMITED: Statement = Statement::write(take!(", limited = i.limited", ", $6", ", limited"));
+
+impl ClaimedStep {
+    /// Its payloads in memory that outlives the transaction.
+    pub fn keep(self) -> ClaimedStep {
+        let for_ever = |payload: Option<Jsonb>| payload.map(Jsonb::keep_in_process);
+        ClaimedStep {
+            context: for_ever(self.context),
+            inputs: for_ever(self.inputs),
+            dependencies: for_ever(self.dependencies),
+            ..self
+        }
+    }
+}
 
 /// What a claim hands out.
 pub struct Claimed {
@@ -133,7 +148,7 @@ fn take(spi: &Session, request: &Request, found: Vec<Found>, now: Timestamp) -> 
                 step_id: row.step_id,
                 template: row.template,
                 attempt: row.attempts + 1,
-                lease_expires_at: now.plus(request.lease.unwrap_or(timeout)),
+                lease_expires_at: now.plus(request.lease.unwrap_or(timeout)).plus(request.grace),
                 context: row.context,
                 inputs: row.inputs,
                 dependencies: None,

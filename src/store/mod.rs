@@ -5,6 +5,7 @@
 pub mod claim;
 pub mod claimable;
 pub mod columns;
+pub mod due;
 pub mod error;
 pub mod graph_cache;
 pub mod handlers;

@@ -1,5 +1,6 @@
 //! What operators do to steps and tasks: the same UPDATEs as anybody's, with a reason and an actor for the history.
 //! Each locks steps before tasks, in the order of their keys.
+use super::due;
 use super::error::StoreError;
 use super::graph_cache::{self, CachedTemplate};
 use super::history;
@@ -142,8 +143,11 @@ pub fn set_backoff(task_id: i64, step: &StepRef, seconds: i32, cause: Cause) -> 
         scope::writing(cause.clone(), || {
             SET_BACKOFF.run(spi, &[param(task_id), param(step_id), param(stored), param(visible_at)]);
         });
-        let change =
-            StepChange { claimable_now: visible_at <= now, ..backoff(&task, task_id, step_id, &row, stored, now) };
+        let change = StepChange {
+            claimable_now: visible_at <= now,
+            visible_at: Some(visible_at),
+            ..backoff(&task, task_id, step_id, &row, stored, now)
+        };
         record_backoffs(spi, &[change], &cause);
         Ok(Outcome::Accepted)
     })
@@ -155,8 +159,10 @@ pub fn release_backoff(task_id: i64, cause: Cause) -> Result<i32, StoreError> {
     spi::session(|spi| {
         let task = task(spi, task_id)?;
         let rows = scope::writing(cause.clone(), || RELEASE_BACKOFFS.run(spi, &[param(task_id), param(now)]));
-        let changes: Vec<StepChange> =
-            rows.iter().map(|row| backoff(&task, task_id, row.want(5), &row, 0, now)).collect();
+        let changes: Vec<StepChange> = rows
+            .iter()
+            .map(|row| StepChange { visible_at: Some(now), ..backoff(&task, task_id, row.want(5), &row, 0, now) })
+            .collect();
         record_backoffs(spi, &changes, &cause);
         Ok(changes.len() as i32)
     })
@@ -177,6 +183,7 @@ fn backoff(task: &Task, task_id: i64, step_id: i32, row: &Row, seconds: i32, now
         is_live: true,
         was_failed: false,
         is_failed: false,
+        visible_at: None,
         was_limited: false,
         signalled: false,
         claimable_now: seconds == 0,
@@ -192,6 +199,7 @@ fn record_backoffs(spi: &Session, changes: &[StepChange], cause: &Cause) {
     if changes.is_empty() {
         return;
     }
+    due::note_changes(changes, changes.first().map_or(Timestamp::NEG_INFINITY, |change| change.at));
     let rows: Vec<&StepChange> = changes.iter().collect();
     history::record(spi, &rows, cause, |change| {
         let mut object = serde_json::Map::new();

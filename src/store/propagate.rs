@@ -1,6 +1,7 @@
 //! What follows from changed steps, for all of them at once: history, children, descendants that can no longer run,
 //! the counters of their tasks. Locks are taken in one order: the changed steps, their children, the tasks, each
 //! sorted by key.
+use super::due;
 use super::graph_cache;
 use super::history;
 use super::limits;
@@ -11,6 +12,7 @@ use crate::engine::state::StepState;
 use crate::engine::time::Timestamp;
 use crate::events;
 use crate::pg::array::array;
+use crate::pg::board;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
 use crate::pg::value::param;
@@ -109,6 +111,7 @@ pub fn propagate(changes: Vec<StepChange>) {
             history::record_steps(spi, &wave, &cause, |change| {
                 metadata(cause.reason.as_deref(), causes.get(&(change.task_id, change.step_id)), change)
             });
+            due::note_changes(&wave, now);
             ready.extend(limit(spi, &wave));
             let mut next = fall(spi, &wave, &mut causes);
             next.extend(settle_children(spi, &wave, now));
@@ -147,6 +150,7 @@ fn limit(spi: &Session, wave: &[StepChange]) -> BTreeSet<i64> {
         limits::release(spi, &left.iter().map(|change| (change.task_id, change.step_id)).collect::<Vec<_>>());
         for change in left {
             ready.insert(change.queue_id);
+            board::note_ready();
             let template = graph_cache::template_of_row(change.template_id);
             if template.is_limited() {
                 ready.extend(template.steps.iter().map(|step| step.queue_id));

@@ -19,6 +19,7 @@ pub struct StepChange {
     pub is_live: bool,
     pub was_failed: bool,
     pub is_failed: bool,
+    pub visible_at: Option<Timestamp>,
     /// It held a place under a limit.
     pub was_limited: bool,
     /// A signal is kept for it.

@@ -1,4 +1,5 @@
 //! New tasks with their steps. Every statement takes all tasks of a call at once.
+use super::due;
 use super::error::StoreError;
 use super::graph_cache::{self, CachedTemplate};
 use super::history::{self, TaskChange};
@@ -11,6 +12,7 @@ use crate::engine::state::{StepState, TaskState};
 use crate::engine::time::Timestamp;
 use crate::events;
 use crate::pg::array::{array, array_of_optional, column};
+use crate::pg::board;
 use crate::pg::catalog;
 use crate::pg::heap;
 use crate::pg::jsonb::Jsonb;
@@ -73,6 +75,13 @@ pub fn create(new: &NewTasks) -> Result<Vec<i64>, StoreError> {
         record(spi, found.template_id, &template, &steps, &created, now);
         let start = new.run_at.unwrap_or(now);
         if !created.is_empty() {
+            for step in steps.iter().filter(|step| step.ready) {
+                let rule = template.step(step.step_id).map(|step| &step.rule);
+                due::note(&template, step.step_id, rule.map_or(start, |rule| rule.visible_from(start)), now);
+            }
+            if let Some(timeout) = template.timeout {
+                board::note(start.plus(timeout));
+            }
             let roots = steps.iter().filter(|step| step.ready).filter_map(|root| template.step(root.step_id));
             let now_due = roots.filter(|step| step.rule.visible_from(start) <= now);
             let queues: BTreeSet<i64> = now_due.map(|step| step.queue_id).collect();
@@ -286,6 +295,7 @@ fn record(
                 is_live: false,
                 was_failed: false,
                 is_failed: false,
+                visible_at: None,
                 was_limited: false,
                 signalled: false,
                 claimable_now: false,

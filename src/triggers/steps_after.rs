@@ -80,6 +80,7 @@ fn change(old: &SlotRow, new: &SlotRow, from: StepState, to: StepState, now: Tim
         is_live: is.is_some(),
         was_failed: failed(old, from),
         is_failed: failed(new, to),
+        visible_at: is,
         was_limited: old.get::<bool>(column::LIMITED).unwrap_or(false),
         signalled: new.get::<Jsonb>(column::SIGNAL).is_some(),
         claimable_now: is.is_some_and(|visible_at| visible_at <= now),
