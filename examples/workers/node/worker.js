@@ -36,6 +36,11 @@ const HANDLERS = {
   },
 };
 
+/** Its text on one line, not too long, without what JSON in PostgreSQL cannot hold. */
+function plain(error) {
+  return String(error.message || error.code).replaceAll("\0", "").replaceAll(/\s+/g, " ").slice(0, 1000);
+}
+
 class Worker {
   constructor({ name, queue, batch, lease }) {
     Object.assign(this, { name, queues: queue, batch: Number(batch), lease: `${Number(lease)} seconds` });
@@ -63,7 +68,7 @@ class Worker {
         if (!this.client && this.stopping) break; // the leases will end
         if (lost) this.client = undefined;
         failures += 1;
-        this.log(`${error.message || error.code}: again`);
+        this.log(`${plain(error)}: again`);
         await this.pause(Math.min(0.1 * 2 ** failures, 10) * (0.5 + Math.random() / 2)); // not all workers at once
       }
     }
@@ -113,7 +118,8 @@ class Worker {
       if (this.client.lost || LOST.test(error.code)) throw error;
       await this.client.query("ROLLBACK");
       if (REPEAT.includes(error.code)) throw error;
-      const report = { type: error.constructor.name, message: error.message };
+      const report = { type: error.constructor.name, message: plain(error) };
+      this.log(`${step.step_name} failed: ${report.type}: ${report.message}`);
       return this.report(step, "fail_step", JSON.stringify(report), !(error instanceof BadInput));
     }
     this.settle(step, `complete_step: ${outcome}`);
@@ -158,7 +164,7 @@ class Worker {
         if (!this.beating || this.beating.lost) this.beating = await this.open(`${this.name} heartbeat`);
         await this.beating.query("SELECT stepwise.extend_lease($1, $2)", [step.receipt, this.lease]);
       } catch (error) { // the next beat tries again; whether the step is lost, its report tells
-        this.log(`heartbeat: ${error.message || error.code}`);
+        this.log(`heartbeat: ${plain(error)}`);
       }
     }
   }

@@ -47,6 +47,11 @@ def enter(conn, step, worker):
 HANDLERS = {"check_order": check_order, "enter": enter}
 
 
+def plain(error):
+    """Its text on one line, not too long, without what JSON in PostgreSQL cannot hold."""
+    return " ".join(str(error).encode(errors="replace").decode().replace("\0", "").split())[:1000]
+
+
 class Worker:
     def __init__(self, name, queues, batch, lease):
         self.name, self.queues, self.batch, self.lease = name, queues, batch, f"{lease} seconds"
@@ -70,7 +75,7 @@ class Worker:
                     break  # the leases will end
                 self.conn = None if lost else self.conn
                 failures += 1
-                self.log(f"{' '.join(str(error).split())}: again")
+                self.log(f"{plain(error)}: again")
                 self.pause(min(0.1 * 2**failures, 10) * random.uniform(0.5, 1))  # not all workers at once
         self.log(f"stopped, {len(self.held)} steps not given back")
 
@@ -101,7 +106,8 @@ class Worker:
         except Exception as error:
             if self.conn.closed or getattr(error, "sqlstate", None) in REPEAT:
                 raise
-            report = {"type": type(error).__name__, "message": str(error)}
+            report = {"type": type(error).__name__, "message": plain(error)}
+            self.log(f"{step.step_name} failed: {report['type']}: {report['message']}")
             self.report(step, "fail_step", Jsonb(report), not isinstance(error, BadInput))
         else:
             self.settle(step, f"complete_step: {outcome}")
@@ -146,7 +152,7 @@ class Worker:
                     conn = conn or psycopg.connect(autocommit=True, application_name=f"{self.name} heartbeat")
                     conn.execute("SELECT stepwise.extend_lease(%s, %s)", [step.receipt, self.lease])
                 except psycopg.Error as error:  # the next beat tries again; whether the step is lost, its report tells
-                    self.log(f"heartbeat: {error}")
+                    self.log(f"heartbeat: {plain(error)}")
                     conn = None if conn is None or conn.closed else conn
 
     def log(self, text):

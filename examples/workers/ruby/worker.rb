@@ -40,6 +40,9 @@ HANDLERS = {
   end
 }.freeze
 
+# Its text on one line, not too long, without what JSON in PostgreSQL cannot hold.
+def plain(error) = error.message.scrub.delete("\0").split.join(" ")[0, 1000]
+
 class Worker
   def initialize(name:, queue:, batch:, lease:)
     @name, @batch, @lease = name, batch, "#{lease} seconds"
@@ -65,7 +68,7 @@ class Worker
 
         @conn = nil if lost?
         failures += 1
-        log("#{e.message.split.join(' ')}: again")
+        log("#{plain(e)}: again")
         pause([0.1 * 2**failures, 10].min * rand(0.5..1.0)) { |slice| sleep(slice) && nil } # not all workers at once
       end
     end
@@ -110,14 +113,15 @@ class Worker
     @conn.exec("ROLLBACK")
     raise if REPEAT.any? { |kind| e.is_a?(kind) }
 
-    error = { type: e.class.name, message: e.message }
+    error = { type: e.class.name, message: plain(e) }
+    log("#{step.step_name} failed: #{error[:type]}: #{error[:message]}")
     report(step, "fail_step", error.to_json, !e.is_a?(BadInput))
   end
 
   def report(step, function, *arguments)
     settle(step, "#{function}: #{call(function, step.receipt, *arguments)}")
   rescue *GONE => e
-    settle(step, "#{function}: #{e.message.lines.first.strip}")
+    settle(step, "#{function}: #{plain(e)}")
   end
 
   def settle(step, what)
@@ -156,7 +160,7 @@ class Worker
         conn ||= PG.connect(application_name: "#{@name} heartbeat")
         conn.exec_params("SELECT stepwise.extend_lease($1, $2)", [step.receipt, @lease])
       rescue PG::Error => e # the next beat tries again; whether the step is lost, its report tells
-        log("heartbeat: #{e.message.lines.first&.strip}")
+        log("heartbeat: #{plain(e)}")
         conn = nil unless conn&.status == PG::CONNECTION_OK
       end
     end

@@ -70,7 +70,11 @@ impl ExampleWorker {
     pub fn until<T>(&mut self, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
         wait::until(what, || {
             let ended = self.process.try_wait().expect("the worker can be waited for");
-            assert!(ended.is_none(), "{}: {ended:?} while this was waited for: {what}", self.name);
+            let name = &self.name;
+            assert!(
+                ended.is_none(),
+                "{name} ended by itself ({ended:?}; a package missing? .ci/setup --workers): {what}"
+            );
             ask()
         })
     }
