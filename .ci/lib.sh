@@ -52,6 +52,13 @@ as_server() (
   exec setpriv --reuid="$SERVER_USER" --regid="$(id -g "$SERVER_USER")" --clear-groups "${env[@]}" "$@"
 )
 
+# example_environment: NAME=VALUE for each thing that runs examples/workers in the tests, where .ci/setup --workers
+# has put it. The tests say what is missing.
+example_environment() {
+  printf '%s\n' "PG_STEPWISE_PYTHON=$ROOT/.build/venv/bin/python" "PG_STEPWISE_RUBY=/usr/bin/ruby" \
+    "PG_STEPWISE_NODE=$(command -v node || echo /usr/bin/node)" "PG_STEPWISE_NODE_PATH=$ROOT/.build/node/node_modules"
+}
+
 # majors [ARG…]: the majors asked for ("all" or none: every one), checked.
 majors() {
   local v

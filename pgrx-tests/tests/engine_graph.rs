@@ -1,6 +1,8 @@
 //! The graph of a template, the first states over it, and what falls along it.
 
 mod engine_support;
+#[path = "cluster/shapes.rs"]
+mod shapes;
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -10,8 +12,6 @@ use pg_stepwise_cluster_tests::engine::graph::{Graph, GraphError, order};
 use pg_stepwise_cluster_tests::engine::start::initial_steps;
 use pg_stepwise_cluster_tests::engine::state::StepState;
 use proptest::prelude::*;
-
-const SHAPES: &str = include_str!("../../tests/conformance/shapes.csv");
 
 fn named(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("s{n}")).collect()
@@ -199,42 +199,23 @@ fn a_wide_fan_in_of_skips_is_linear() {
 
 #[test]
 fn the_shapes_have_their_levels() {
-    for line in SHAPES.lines().skip(1) {
-        let fields: Vec<&str> = line.split(',').collect();
-        let (names, edges) = shape(fields[1]);
-        let depends_on: Vec<Vec<&str>> =
-            names.iter().map(|name| edges.iter().filter(|edge| edge.1 == *name).map(|edge| edge.0).collect()).collect();
-        let (graph, sequence) = order(&names, &depends_on).unwrap();
+    for shape in shapes::shapes() {
+        let (name, steps) = (shape.name, &shape.steps);
+        let depends_on: Vec<Vec<&str>> = steps.iter().map(|step| shape.parents(step)).collect();
+        let (graph, sequence) = order(steps, &depends_on).unwrap();
         let level = |index: usize| graph.level(sequence.iter().position(|&at| at == index).unwrap() as i32 + 1);
-        for (place, wanted) in fields[2].split(' ').enumerate() {
+        for (place, wanted) in shape.levels.split(' ').enumerate() {
             let (pattern, expected) = match wanted.split_once(':') {
                 Some((pattern, expected)) => (pattern, expected.parse::<i32>().unwrap()),
-                None => (names[place], wanted.parse().unwrap()),
+                None => (steps[place], wanted.parse().unwrap()),
             };
-            let fitting: Vec<usize> = (0..names.len()).filter(|&index| fits(pattern, names[index])).collect();
-            assert!(!fitting.is_empty(), "{}: no step fits {pattern}", fields[0]);
+            let fitting: Vec<usize> = (0..steps.len()).filter(|&index| fits(pattern, steps[index])).collect();
+            assert!(!fitting.is_empty(), "{name}: no step fits {pattern}");
             for index in fitting {
-                assert_eq!(level(index), expected, "{}: {}", fields[0], names[index]);
+                assert_eq!(level(index), expected, "{name}: {}", steps[index]);
             }
         }
     }
-}
-
-/// The names in the order they appear, and the edges.
-fn shape(text: &str) -> (Vec<&str>, Vec<(&str, &str)>) {
-    let (mut names, mut edges) = (Vec::new(), Vec::new());
-    for chain in text.split(';') {
-        let groups: Vec<Vec<&str>> = chain.split('>').map(|group| group.split_whitespace().collect()).collect();
-        for name in groups.iter().flatten() {
-            if !names.contains(name) {
-                names.push(*name);
-            }
-        }
-        for pair in groups.windows(2) {
-            edges.extend(pair[0].iter().flat_map(|parent| pair[1].iter().map(|child| (*parent, *child))));
-        }
-    }
-    (names, edges)
 }
 
 fn fits(pattern: &str, name: &str) -> bool {

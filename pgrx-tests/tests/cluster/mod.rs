@@ -3,9 +3,11 @@
 #![allow(dead_code, unused_imports)] // each test file uses a part of it
 
 pub mod database;
+pub mod example_worker;
 pub mod invariants;
 pub mod random;
 pub mod server;
+pub mod shapes;
 pub mod templates;
 pub mod wait;
 pub mod worker;
