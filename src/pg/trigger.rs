@@ -32,6 +32,7 @@ impl SlotRow {
         Self(slot)
     }
 
+    #[inline]
     pub fn get<T: Column>(&self, column: i32) -> Option<T> {
         // SAFETY: the slot holds a row of the table; the callers' column numbers and types are those of its DDL, which
         // a test compares with the catalog.
@@ -44,6 +45,7 @@ impl SlotRow {
         }
     }
 
+    #[inline]
     pub fn want<T: Column>(&self, column: i32) -> T {
         match self.get(column) {
             Some(value) => value,
@@ -52,6 +54,7 @@ impl SlotRow {
     }
 
     /// A text column, read in place.
+    #[inline]
     pub fn text(&self, column: i32) -> &str {
         match self.get::<RawText>(column) {
             // SAFETY: text of a UTF-8 (or SQL_ASCII) database, in the slot's memory. A short one, as states are, is
