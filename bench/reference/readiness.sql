@@ -4,19 +4,19 @@ WITH current AS (
     SELECT s.*, coalesce(t.to_state, 'pending') AS state
     FROM reference.steps AS s
     LEFT JOIN reference.transitions AS t ON t.task_id = s.task_id AND t.step_id = s.step_id AND t.most_recent
-    WHERE s.task_id = ANY ($1::bigint[])
+    WHERE s.task_id = ANY ($1)
 ), parents AS (
     SELECT e.task_id, e.to_step_id AS step_id, count(*) AS total,
            count(*) FILTER (WHERE t.to_state IN ('complete', 'resolved_manually', 'skipped')) AS completed
     FROM reference.edges AS e
     LEFT JOIN reference.transitions AS t
         ON t.task_id = e.task_id AND t.step_id = e.from_step_id AND t.most_recent
-    WHERE e.task_id = ANY ($1::bigint[])
+    WHERE e.task_id = ANY ($1)
     GROUP BY e.task_id, e.to_step_id
 ), failures AS (
     SELECT task_id, step_id, max(created_at) AS last_failure_at
     FROM reference.transitions
-    WHERE task_id = ANY ($1::bigint[]) AND to_state = 'error'
+    WHERE task_id = ANY ($1) AND to_state = 'error'
     GROUP BY task_id, step_id
 )
 SELECT c.task_id, c.step_id, c.name, c.state AS current_state,

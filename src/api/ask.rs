@@ -1,14 +1,13 @@
 //! Ask: the clock, backoff, readiness, context. Readers: the caller's snapshot and rights, no transaction id.
 use super::arguments::elements;
 use crate::engine::backoff::Backoff;
-use crate::engine::state::StepState;
 use crate::engine::time::Timestamp;
 use crate::pg::error::{Outcome, finish};
-use crate::pg::numeric::Percentage;
-use crate::pg::rows::{RowsReturned, argument, return_rows};
+use crate::pg::numeric::percentage;
+use crate::pg::rows::{Rows, RowsReturned, TextRoom, argument, return_rows};
 use crate::pg::time;
-use crate::pg::value::{Param, optional, param};
-use crate::store::readers::{self, StepStatus, TaskStatus};
+use crate::pg::value::{optional, param};
+use crate::store::readers;
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -31,34 +30,33 @@ fn calculate_backoff(
     time::interval(backoff.after(attempts, task_id, step_id))
 }
 
-/// The columns of get_step_readiness_status, as its declaration and that of the batch form name them.
-fn readiness_row(status: &StepStatus, states: &[Param]) -> [Param; 17] {
-    let readiness = &status.readiness;
-    let step = status.template.step(status.step_id);
-    [
-        param(status.task_id),
-        param(status.step_id),
-        param(step.map_or("", |step| step.name.as_str())),
-        states[status.state as usize],
-        param(readiness.dependencies_satisfied),
-        param(readiness.retry_eligible),
-        param(readiness.ready_for_execution),
-        optional(readiness.last_failure_at),
-        optional(readiness.next_retry_at),
-        param(readiness.total_parents),
-        param(readiness.completed_parents),
-        param(status.attempts),
-        param(step.map_or(0, |step| step.rule.retry_limit)),
-        optional(status.backoff_request_seconds),
-        optional(status.last_attempted_at),
-        param(readiness.processed),
-        param(readiness.in_process),
-    ]
-}
-
-fn readiness_rows(fcinfo: pg_sys::FunctionCallInfo, statuses: &[StepStatus]) -> RowsReturned {
-    let states = StepState::ALL.map(|state| param(state.as_str()));
-    return_rows(fcinfo, statuses.iter().map(|status| readiness_row(status, &states)))
+/// Writes the columns of get_step_readiness_status, as its declaration and that of the batch form name them.
+fn readiness_rows(fcinfo: pg_sys::FunctionCallInfo, task_ids: &[i64], step_ids: Option<&[i32]>) -> RowsReturned {
+    return_rows(fcinfo, |rows: &mut Rows<17>| {
+        let (mut name, mut state) = (TextRoom::new(), TextRoom::new());
+        readers::each_step_status(task_ids, step_ids, |status| {
+            let (facts, readiness) = (status.facts, status.readiness);
+            rows.put([
+                param(status.task_id),
+                param(status.step_id),
+                name.hold(&status.of_template.name),
+                state.hold(facts.state.as_str()),
+                param(readiness.dependencies_satisfied),
+                param(readiness.retry_eligible),
+                param(readiness.ready_for_execution),
+                optional(readiness.last_failure_at),
+                optional(readiness.next_retry_at),
+                param(readiness.total_parents),
+                param(readiness.completed_parents),
+                param(facts.attempts),
+                param(status.of_template.rule.retry_limit),
+                optional(facts.backoff_request_seconds),
+                optional(facts.last_attempted_at),
+                param(readiness.processed),
+                param(readiness.in_process),
+            ]);
+        });
+    })
 }
 
 #[pg_extern(sql = r#"
@@ -73,7 +71,7 @@ fn get_step_readiness_status(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
     let task_id: Option<i64> = argument(fcinfo, 0);
     let step_ids: Option<Vec<Option<i32>>> = argument(fcinfo, 1);
     let step_ids: Option<Vec<i32>> = step_ids.map(|ids| ids.into_iter().flatten().collect());
-    readiness_rows(fcinfo, &readers::step_statuses(task_id.as_slice(), step_ids.as_deref()))
+    readiness_rows(fcinfo, task_id.as_slice(), step_ids.as_deref())
 }
 
 #[pg_extern(sql = r#"
@@ -85,68 +83,57 @@ fn get_step_readiness_status(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
     LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn get_step_readiness_status_batch(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
-    readiness_rows(fcinfo, &readers::step_statuses(&known(argument(fcinfo, 0)), None))
+    readiness_rows(fcinfo, &known(argument(fcinfo, 0)), None)
 }
 
-/// The columns of get_task_execution_context.
-pub type ContextRow =
-    (i64, String, &'static str, i32, i32, i32, i32, i32, i32, &'static str, &'static str, Percentage, &'static str);
-
-pub fn context_row(status: TaskStatus) -> ContextRow {
-    let context = status.context;
-    (
-        status.task_id,
-        status.template.name.clone(),
-        status.state.as_str(),
-        context.total_steps,
-        context.pending_steps,
-        context.in_progress_steps,
-        context.completed_steps,
-        context.failed_steps,
-        context.ready_steps,
-        context.execution_status,
-        context.recommended_action,
-        Percentage::from_basis_points(context.completion_basis_points),
-        context.health_status,
-    )
-}
-
-/// The single and the batch form of a reader differ in their arguments alone: one list of columns for both. (pgrx reads
-/// the columns from the signature, so they cannot stand in a type alias.)
-macro_rules! context_reader {
-    ($name:ident, ($($arguments:tt)*), $statuses:expr) => {
-        #[pg_extern(stable, parallel_safe)]
-        #[allow(clippy::type_complexity)]
-        fn $name($($arguments)*) -> TableIterator<
-            'static,
-            (
-                name!(task_id, i64),
-                name!(template_name, String),
-                name!(status, &'static str),
-                name!(total_steps, i32),
-                name!(pending_steps, i32),
-                name!(in_progress_steps, i32),
-                name!(completed_steps, i32),
-                name!(failed_steps, i32),
-                name!(ready_steps, i32),
-                name!(execution_status, &'static str),
-                name!(recommended_action, &'static str),
-                name!(completion_percentage, Percentage),
-                name!(health_status, &'static str),
-            ),
-        > {
-            let statuses: Vec<TaskStatus> = $statuses;
-            TableIterator::new(statuses.into_iter().map(context_row))
+/// Writes the columns of get_task_execution_context, as its declaration and that of the batch form name them.
+pub fn context_rows(fcinfo: pg_sys::FunctionCallInfo, task_ids: &[i64]) -> RowsReturned {
+    return_rows(fcinfo, |rows: &mut Rows<13>| {
+        let mut texts: [TextRoom; 5] = std::array::from_fn(|_| TextRoom::new());
+        let [name, status, execution_status, recommended_action, health_status] = &mut texts;
+        for task in readers::task_statuses(task_ids) {
+            let context = task.context;
+            rows.put([
+                param(task.task_id),
+                name.hold(&task.template.name),
+                status.hold(task.state.as_str()),
+                param(context.total_steps),
+                param(context.pending_steps),
+                param(context.in_progress_steps),
+                param(context.completed_steps),
+                param(context.failed_steps),
+                param(context.ready_steps),
+                execution_status.hold(context.execution_status),
+                recommended_action.hold(context.recommended_action),
+                percentage(context.completion_basis_points),
+                health_status.hold(context.health_status),
+            ]);
         }
-    };
+    })
 }
 
-context_reader!(get_task_execution_context, (task_id: Option<i64>), readers::task_statuses(task_id.as_slice()));
-context_reader!(
-    get_task_execution_contexts_batch,
-    (task_ids: Option<Vec<Option<i64>>>),
-    readers::task_statuses(&known(task_ids))
-);
+#[pg_extern(sql = r#"
+    CREATE FUNCTION stepwise.get_task_execution_context(task_id bigint)
+    RETURNS TABLE (task_id bigint, template_name text, status text, total_steps integer, pending_steps integer,
+        in_progress_steps integer, completed_steps integer, failed_steps integer, ready_steps integer,
+        execution_status text, recommended_action text, completion_percentage numeric, health_status text)
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+fn get_task_execution_context(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
+    let task_id: Option<i64> = argument(fcinfo, 0);
+    context_rows(fcinfo, task_id.as_slice())
+}
+
+#[pg_extern(sql = r#"
+    CREATE FUNCTION stepwise.get_task_execution_contexts_batch(task_ids bigint[])
+    RETURNS TABLE (task_id bigint, template_name text, status text, total_steps integer, pending_steps integer,
+        in_progress_steps integer, completed_steps integer, failed_steps integer, ready_steps integer,
+        execution_status text, recommended_action text, completion_percentage numeric, health_status text)
+    LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+fn get_task_execution_contexts_batch(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
+    context_rows(fcinfo, &known(argument(fcinfo, 0)))
+}
 
 /// Ids that can exist: NULL names no task.
 fn known(task_ids: Option<Vec<Option<i64>>>) -> Vec<i64> {
@@ -169,15 +156,15 @@ fn get_viable_steps(
         name!(visible_at, Option<TimestampWithTimeZone>),
     ),
 > {
-    TableIterator::new(readers::viable_steps(task_id.as_slice()).into_iter().map(|status| {
+    TableIterator::new(readers::viable_steps(task_id.as_slice()).into_iter().map(|step| {
         (
-            status.task_id,
-            status.step_id,
-            status.template.step(status.step_id).map_or_else(String::new, |step| step.name.clone()),
-            status.state.as_str(),
-            status.attempts,
-            status.priority,
-            status.visible_at.map(time::to_sql),
+            step.task_id,
+            step.step_id,
+            step.name,
+            step.state.as_str(),
+            step.attempts,
+            step.priority,
+            step.visible_at.map(time::to_sql),
         )
     }))
 }

@@ -3,48 +3,32 @@ use super::arguments::elements;
 use crate::drive::inline::{self, Done, Patience};
 use crate::pg::error::{ArgumentError, Outcome, finish, required};
 use crate::pg::lookup::with_fresh_snapshot;
-use crate::pg::numeric::Percentage;
-use crate::store::readers::{self, TaskStatus};
+use crate::pg::rows::{RowsReturned, argument};
+use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-fn run(task_id: Option<i64>, max_seconds: Option<f64>, wait_for_backoff: Option<bool>) -> Outcome<Vec<TaskStatus>> {
+fn run(task_id: Option<i64>, max_seconds: Option<f64>, wait_for_backoff: Option<bool>) -> Outcome<i64> {
     let task_id = required("task_id", task_id)?;
-    if max_seconds.is_some_and(|seconds| !(0.0..=1e9).contains(&seconds)) {
-        let value = max_seconds.unwrap_or_default().to_string();
+    if let Some(seconds) = max_seconds.filter(|seconds| !(0.0..=1e9).contains(seconds)) {
         let expected = "a number of seconds from 0 to 1e9, or NULL for no limit";
-        return Err(ArgumentError::OutOfRange { name: "max_seconds", value, expected }.into());
+        return Err(ArgumentError::OutOfRange { name: "max_seconds", value: seconds.to_string(), expected }.into());
     }
     let wait = required("wait_for_backoff", wait_for_backoff)?;
     inline::run_task(task_id, Patience::new(max_seconds, wait))?;
-    Ok(inline::as_engine(|| with_fresh_snapshot(|| readers::task_statuses(&[task_id]))))
+    Ok(task_id)
 }
 
-#[pg_extern]
-#[allow(clippy::type_complexity)]
-fn run_task(
-    task_id: Option<i64>,
-    max_seconds: default!(Option<f64>, "NULL"),
-    wait_for_backoff: default!(Option<bool>, "false"),
-) -> TableIterator<
-    'static,
-    (
-        name!(task_id, i64),
-        name!(template_name, String),
-        name!(status, &'static str),
-        name!(total_steps, i32),
-        name!(pending_steps, i32),
-        name!(in_progress_steps, i32),
-        name!(completed_steps, i32),
-        name!(failed_steps, i32),
-        name!(ready_steps, i32),
-        name!(execution_status, &'static str),
-        name!(recommended_action, &'static str),
-        name!(completion_percentage, Percentage),
-        name!(health_status, &'static str),
-    ),
-> {
-    let statuses = finish(run(task_id, max_seconds, wait_for_backoff));
-    TableIterator::new(statuses.into_iter().map(super::ask::context_row))
+#[pg_extern(sql = r#"
+    CREATE FUNCTION stepwise.run_task(task_id bigint, max_seconds double precision DEFAULT NULL,
+        wait_for_backoff boolean DEFAULT false)
+    RETURNS TABLE (task_id bigint, template_name text, status text, total_steps integer, pending_steps integer,
+        in_progress_steps integer, completed_steps integer, failed_steps integer, ready_steps integer,
+        execution_status text, recommended_action text, completion_percentage numeric, health_status text)
+    LANGUAGE c VOLATILE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+fn run_task(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
+    let task_id = finish(run(argument(fcinfo, 0), argument(fcinfo, 1), argument(fcinfo, 2)));
+    inline::as_engine(|| with_fresh_snapshot(|| super::ask::context_rows(fcinfo, &[task_id])))
 }
 
 fn run_queue(queue: Option<String>, max_steps: Option<i32>) -> Outcome<Done> {

@@ -26,69 +26,121 @@ pub fn with_fresh_snapshot<R>(body: impl FnOnce() -> R) -> R {
     }
 }
 
-/// A table and an index whose first columns are a bigint and, if it is used, an integer.
+/// A table whose primary key is a bigint and, if it has two columns, an integer.
 pub struct Keyed {
     pub table: &'static CStr,
-    pub index: &'static CStr,
+    /// The column whose SELECT right is enough to read on the caller's behalf, where that on the table is missing.
+    pub column: Option<i16>,
+}
+
+/// Which rows to visit.
+#[derive(Clone, Copy)]
+pub enum Key {
+    /// The one of a bigint and an integer.
+    One(i64, i32),
+    /// Those whose bigint lies between two, these included: for neighbours, one way down the index instead of many.
+    Run(i64, i64),
+}
+
+impl Key {
+    /// Ascending ids as runs without a gap.
+    pub fn runs(ids: impl Iterator<Item = i64>) -> impl Iterator<Item = Key> {
+        let mut ids = ids.peekable();
+        std::iter::from_fn(move || {
+            let first = ids.next()?;
+            let mut last = first;
+            while let Some(next) = ids.next_if(|&next| last.checked_add(1) == Some(next)) {
+                last = next;
+            }
+            Some(Key::Run(first, last))
+        })
+    }
+
+    /// As conditions on the first columns of an index.
+    fn conditions(self) -> [pg_sys::ScanKeyData; 2] {
+        let (equal, from, to) =
+            (pg_sys::BTEqualStrategyNumber, pg_sys::BTGreaterEqualStrategyNumber, pg_sys::BTLessEqualStrategyNumber);
+        let (first, second) = match self {
+            Key::One(first, second) => {
+                ((1, equal, pg_sys::F_INT8EQ, Datum::from(first)), (2, equal, pg_sys::F_INT4EQ, Datum::from(second)))
+            }
+            Key::Run(first, last) => {
+                ((1, from, pg_sys::F_INT8GE, Datum::from(first)), (1, to, pg_sys::F_INT8LE, Datum::from(last)))
+            }
+        };
+        [first, second].map(|(column, strategy, function, value)| {
+            let mut condition = pg_sys::ScanKeyData::default();
+            // SAFETY: initializes the condition; the function compares what the strategy and the value say.
+            unsafe { pg_sys::ScanKeyInit(&mut condition, column, strategy as _, pg_sys::Oid::from(function), value) };
+            condition
+        })
+    }
 }
 
 impl Keyed {
-    /// Visits the rows of each key in the order of the keys; a key without an integer finds every row of its bigint, in
-    /// the order of the index.
-    pub fn each(
-        &self,
-        sees: Sees,
-        keys: impl Iterator<Item = (i64, Option<i32>)>,
-        mut visit: impl FnMut(usize, &SlotRow),
-    ) {
+    /// Visits the rows of each key in the order of the keys, those of a run in the order of the primary key. What the
+    /// caller sees, the caller must have the right to read: 42501.
+    pub fn each(&self, sees: Sees, keys: impl Iterator<Item = Key>, mut visit: impl FnMut(usize, &SlotRow)) {
         // SAFETY: relations, snapshot, scan and slot are released below, or with the transaction where an error passes.
-        // The scan keys compare a bigint and an integer column with values of these types. A row is visited while the
+        // The conditions compare a bigint and an integer column with values of these types. A row is visited while the
         // slot holds it.
         unsafe {
             let lock = pg_sys::AccessShareLock as i32;
             let heap = pg_sys::table_open(relation(self.table), lock);
-            let index = pg_sys::index_open(relation(self.index), lock);
+            if sees == Sees::Caller {
+                self.check_may_read((*heap).rd_id);
+            }
+            let index = pg_sys::index_open(primary_key(heap), lock);
             let snapshot = pg_sys::RegisterSnapshot(match sees {
                 Sees::Caller => pg_sys::GetActiveSnapshot(),
                 Sees::Now => pg_sys::GetTransactionSnapshot(),
             });
             let slot = pg_sys::table_slot_create(heap, std::ptr::null_mut());
             let row = SlotRow::of(slot);
-            let mut open: Option<(pg_sys::IndexScanDesc, i32)> = None;
-            for (place, (first, second)) in keys.enumerate() {
+            let scan = begin(heap, index, snapshot, 2);
+            for (place, key) in keys.enumerate() {
                 pg_sys::check_for_interrupts!();
-                let mut by = [pg_sys::ScanKeyData::default(); 2];
-                let equal = pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber;
-                let int8eq = pg_sys::Oid::from(pg_sys::F_INT8EQ);
-                pg_sys::ScanKeyInit(&mut by[0], 1, equal, int8eq, Datum::from(first));
-                if let Some(second) = second {
-                    let int4eq = pg_sys::Oid::from(pg_sys::F_INT4EQ);
-                    pg_sys::ScanKeyInit(&mut by[1], 2, equal, int4eq, Datum::from(second));
-                }
-                let count = if second.is_some() { 2 } else { 1 };
-                let scan = match open {
-                    Some((scan, of)) if of == count => scan,
-                    _ => {
-                        if let Some((scan, _)) = open {
-                            pg_sys::index_endscan(scan);
-                        }
-                        begin(heap, index, snapshot, count)
-                    }
-                };
-                open = Some((scan, count));
-                pg_sys::index_rescan(scan, by.as_mut_ptr(), count, std::ptr::null_mut(), 0);
+                pg_sys::index_rescan(scan, key.conditions().as_mut_ptr(), 2, std::ptr::null_mut(), 0);
                 while pg_sys::index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot) {
                     visit(place, &row);
                 }
             }
-            if let Some((scan, _)) = open {
-                pg_sys::index_endscan(scan);
-            }
+            pg_sys::index_endscan(scan);
             pg_sys::ExecDropSingleTupleTableSlot(slot);
             pg_sys::UnregisterSnapshot(snapshot);
             pg_sys::index_close(index, lock);
             pg_sys::table_close(heap, lock);
         }
+    }
+
+    /// Refuses (42501) a caller who may not read the table, nor the column that is enough.
+    fn check_may_read(&self, table: pg_sys::Oid) {
+        // SAFETY: look-ups in the system caches; the name is a C string.
+        unsafe {
+            let user = pg_sys::GetUserId();
+            let select = pg_sys::AclMode::from(pg_sys::ACL_SELECT);
+            let ok = pg_sys::AclResult::ACLCHECK_OK;
+            let may = pg_sys::pg_class_aclcheck(table, user, select) == ok
+                || self.column.is_some_and(|column| pg_sys::pg_attribute_aclcheck(table, column, user, select) == ok);
+            if !may {
+                pg_sys::aclcheck_error(
+                    pg_sys::AclResult::ACLCHECK_NO_PRIV,
+                    pg_sys::ObjectType::OBJECT_TABLE,
+                    self.table.as_ptr(),
+                );
+            }
+        }
+    }
+}
+
+/// The index of the table's primary key, from what the backend keeps about the table: no look-up by name.
+unsafe fn primary_key(heap: pg_sys::Relation) -> pg_sys::Oid {
+    // SAFETY: an open relation.
+    unsafe {
+        #[cfg(not(feature = "pg18"))]
+        return pg_sys::RelationGetPrimaryKeyIndex(heap);
+        #[cfg(feature = "pg18")]
+        return pg_sys::RelationGetPrimaryKeyIndex(heap, false);
     }
 }
 
@@ -111,24 +163,5 @@ impl SlotRow {
     /// A jsonb column as a plain copy in the current memory context.
     pub fn jsonb(&self, column: i32) -> Option<Jsonb> {
         self.get::<Jsonb>(column).map(Jsonb::plain)
-    }
-}
-
-/// Refuses (42501) a caller who may not read the table, or of it this column.
-pub fn check_may_read(table: &CStr, column: Option<i16>) {
-    // SAFETY: look-ups in the system caches; the name is a C string.
-    unsafe {
-        let (oid, user) = (relation(table), pg_sys::GetUserId());
-        let select = pg_sys::AclMode::from(pg_sys::ACL_SELECT);
-        let ok = pg_sys::AclResult::ACLCHECK_OK;
-        let may = pg_sys::pg_class_aclcheck(oid, user, select) == ok
-            || column.is_some_and(|column| pg_sys::pg_attribute_aclcheck(oid, column, user, select) == ok);
-        if !may {
-            pg_sys::aclcheck_error(
-                pg_sys::AclResult::ACLCHECK_NO_PRIV,
-                pg_sys::ObjectType::OBJECT_TABLE,
-                table.as_ptr(),
-            );
-        }
     }
 }

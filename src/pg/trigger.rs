@@ -32,6 +32,7 @@ impl SlotRow {
         Self(slot)
     }
 
+    #[inline]
     pub fn get<T: Column>(&self, column: i32) -> Option<T> {
         // SAFETY: the slot holds a row of the table; the callers' column numbers and types are those of its DDL, which
         // a test compares with the catalog.
@@ -44,6 +45,7 @@ impl SlotRow {
         }
     }
 
+    #[inline]
     pub fn want<T: Column>(&self, column: i32) -> T {
         match self.get(column) {
             Some(value) => value,
@@ -52,10 +54,19 @@ impl SlotRow {
     }
 
     /// A text column, read in place.
+    #[inline]
     pub fn text(&self, column: i32) -> &str {
         match self.get::<RawText>(column) {
-            // SAFETY: text of a UTF-8 (or SQL_ASCII) database, in the slot's memory.
-            Some(RawText(datum)) => unsafe { pgrx::FromDatum::from_datum(datum, false) }.unwrap_or(""),
+            // SAFETY: text of a UTF-8 (or SQL_ASCII) database, in the slot's memory. A short one, as states are, is
+            // stored as it is; any other may have to be fetched or decompressed.
+            Some(RawText(datum)) => unsafe {
+                let text: *const pg_sys::varlena = datum.cast_mut_ptr();
+                if pgrx::varlena::varatt_is_1b(text) && !pgrx::varlena::varatt_is_1b_e(text) {
+                    pgrx::varlena::text_to_rust_str(text).unwrap_or("")
+                } else {
+                    pgrx::FromDatum::from_datum(datum, false).unwrap_or("")
+                }
+            },
             None => "",
         }
     }

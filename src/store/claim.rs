@@ -9,7 +9,7 @@ use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
 use crate::pg::guc;
 use crate::pg::jsonb::Jsonb;
-use crate::pg::lookup::Sees;
+use crate::pg::lookup::{Key, Sees};
 use crate::pg::random;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
@@ -194,7 +194,7 @@ fn gather_dependencies(steps: &mut [ClaimedStep]) {
         return;
     }
     let keys: Vec<(i64, i32)> = parents.keys().copied().collect();
-    let of_parents = keys.iter().map(|&(task_id, step_id)| (task_id, Some(step_id)));
+    let of_parents = keys.iter().map(|&(task_id, step_id)| Key::One(task_id, step_id));
     STEPS_BY_KEY.each(Sees::Now, of_parents, |place, row| {
         parents.insert(keys[place], row.jsonb(column::RESULTS));
     });

@@ -3,10 +3,10 @@
 
 use crate::pg::lookup::Keyed;
 
-/// `steps` by task, or by task and step.
-pub const STEPS_BY_KEY: Keyed = Keyed { table: c"steps", index: c"steps_pkey" };
-pub const TASKS_BY_KEY: Keyed = Keyed { table: c"tasks", index: c"tasks_pkey" };
-pub const QUEUES_BY_KEY: Keyed = Keyed { table: c"queues", index: c"queues_pkey" };
+/// `steps` by task and step. A reader may not read all of its columns.
+pub const STEPS_BY_KEY: Keyed = Keyed { table: c"steps", column: Some(steps::STATE as i16) };
+pub const TASKS_BY_KEY: Keyed = Keyed { table: c"tasks", column: None };
+pub const QUEUES_BY_KEY: Keyed = Keyed { table: c"queues", column: None };
 
 macro_rules! columns {
     ($($constant:ident $name:literal $number:literal)*) => {

@@ -1,13 +1,13 @@
 //! Readiness and context of tasks. Reads only: the caller's snapshot, no transaction id, fit for a standby.
 use super::columns::{QUEUES_BY_KEY, STEPS_BY_KEY, TASKS_BY_KEY, queues as queue, steps as step, tasks as task};
-use super::graph_cache::{self, CachedTemplate};
+use super::graph_cache::{self, CachedStep, CachedTemplate};
 use crate::engine::context::{Context, Tally};
 use crate::engine::readiness::{Readiness, StepFacts, Surroundings, evaluate};
 use crate::engine::state::{StepState, TaskState};
 use crate::engine::time::Timestamp;
 use crate::engine::transition::StepKey;
 use crate::pg::array::array;
-use crate::pg::lookup::{self, Sees};
+use crate::pg::lookup::{Key, Sees};
 use crate::pg::spi::{self, Statement};
 use crate::pg::time;
 use crate::pg::trigger::SlotRow;
@@ -18,17 +18,23 @@ use std::rc::Rc;
 static NEXT_VISIBLE_AT: Statement = Statement::read(include_str!("../../sql/query/next_visible_at.sql"));
 
 /// One step with what the rules say about it.
-pub struct StepStatus {
+pub struct StepStatus<'a> {
     pub task_id: i64,
     pub step_id: i32,
+    pub facts: &'a StepFacts,
+    pub readiness: &'a Readiness,
+    pub of_template: &'a CachedStep,
+}
+
+/// One step that is ready.
+pub struct ViableStep {
+    pub task_id: i64,
+    pub step_id: i32,
+    pub name: String,
     pub state: StepState,
-    pub readiness: Readiness,
     pub attempts: i32,
-    pub backoff_request_seconds: Option<i32>,
-    pub last_attempted_at: Option<Timestamp>,
-    pub visible_at: Option<Timestamp>,
     pub priority: i16,
-    pub template: Rc<CachedTemplate>,
+    pub visible_at: Option<Timestamp>,
 }
 
 /// One task with what its steps amount to.
@@ -47,18 +53,20 @@ struct Task {
 
 /// The tasks that there are, by id.
 fn tasks(task_ids: &[i64]) -> Vec<Task> {
-    lookup::check_may_read(c"tasks", None);
     let ids: BTreeSet<i64> = task_ids.iter().copied().collect();
-    let mut found = Vec::with_capacity(ids.len());
-    let mut templates: Option<(i64, Rc<CachedTemplate>)> = None;
-    TASKS_BY_KEY.each(Sees::Caller, ids.into_iter().map(|id| (id, None)), |_, row| {
-        let template_id = row.want(task::TEMPLATE_ID);
-        let template = match &templates {
-            Some((known, template)) if *known == template_id => Rc::clone(template),
-            _ => graph_cache::template_of_row(template_id),
-        };
-        templates = Some((template_id, Rc::clone(&template)));
+    let mut found: Vec<Task> = Vec::with_capacity(ids.len());
+    let mut last: Option<(i64, Rc<CachedTemplate>)> = None;
+    TASKS_BY_KEY.each(Sees::Caller, Key::runs(ids.into_iter()), |_, row| {
         let state = TaskState::parse(row.text(task::STATE)).unwrap_or(TaskState::Pending);
+        let template_id = row.want(task::TEMPLATE_ID);
+        let template = match &last {
+            Some((known, template)) if *known == template_id => Rc::clone(template),
+            _ => {
+                let template = graph_cache::template_of_row(template_id);
+                last = Some((template_id, Rc::clone(&template)));
+                template
+            }
+        };
         found.push(Task { task_id: row.want(task::TASK_ID), state, template });
     });
     found
@@ -74,34 +82,31 @@ impl Queues {
             return *paused;
         }
         let mut paused = false;
-        QUEUES_BY_KEY.each(Sees::Caller, std::iter::once((queue_id, None)), |_, row| paused = row.want(queue::PAUSED));
+        let key = std::iter::once(Key::Run(queue_id, queue_id));
+        QUEUES_BY_KEY.each(Sees::Caller, key, |_, row| paused = row.want(queue::PAUSED));
         self.0.push((queue_id, paused));
         paused
     }
 }
 
 /// Visits the steps of tasks in the order of their keys; `step_ids` limits which, never what is said of them.
-fn each_step(tasks: &[Task], step_ids: Option<&[i32]>, mut visit: impl FnMut(&Task, &SlotRow, &StepFacts, Readiness)) {
+fn each_step(tasks: &[Task], step_ids: Option<&[i32]>, mut visit: impl FnMut(&SlotRow, &StepStatus)) {
     if tasks.is_empty() {
         return;
     }
-    lookup::check_may_read(c"steps", Some(step::STATE as i16));
-    lookup::check_may_read(c"queues", None);
     let now = time::now();
     let mut queues = Queues::default();
-    let some: Option<BTreeSet<i32>> = step_ids.map(|ids| ids.iter().copied().collect());
-    let keys: Vec<(usize, Option<i32>)> = match &some {
-        None => (0..tasks.len()).map(|at| (at, None)).collect(),
-        Some(ids) => (0..tasks.len()).flat_map(|at| ids.iter().map(move |&id| (at, Some(id)))).collect(),
-    };
-    let by_key = keys.iter().map(|&(at, step_id)| (tasks[at].task_id, step_id));
-    STEPS_BY_KEY.each(Sees::Caller, by_key, |place, row| {
-        let task = &tasks[keys[place].0];
-        let step_id: i32 = row.want(step::STEP_ID);
-        let (Some(state), Some(of_template)) = (StepState::parse(row.text(step::STATE)), task.template.step(step_id))
-        else {
-            return;
-        };
+    // The task of the row: rows come in the order of the tasks.
+    let mut at = 0;
+    let visit_row = |_: usize, row: &SlotRow| {
+        // Read first, it lays open the columns before it.
+        let state = StepState::parse(row.text(step::STATE));
+        let (task_id, step_id) = (row.want::<i64>(step::TASK_ID), row.want::<i32>(step::STEP_ID));
+        while tasks.get(at).is_some_and(|task| task.task_id < task_id) {
+            at += 1;
+        }
+        let Some(task) = tasks.get(at).filter(|task| task.task_id == task_id) else { return };
+        let (Some(state), Some(of_template)) = (state, task.template.step(step_id)) else { return };
         let facts = StepFacts {
             state,
             attempts: row.want(step::ATTEMPTS),
@@ -114,36 +119,41 @@ fn each_step(tasks: &[Task], step_ids: Option<&[i32]>, mut visit: impl FnMut(&Ta
             last_failure_at: row.get(step::LAST_FAILURE_AT),
         };
         let around = Surroundings { task: task.state, queue_paused: queues.paused(row.want(step::QUEUE_ID)) };
-        let key = StepKey { task_id: task.task_id, step_id };
-        visit(task, row, &facts, evaluate(&facts, &of_template.rule, &around, key, now));
-    });
+        let readiness = evaluate(&facts, &of_template.rule, &around, StepKey { task_id, step_id }, now);
+        visit(row, &StepStatus { task_id, step_id, facts: &facts, readiness: &readiness, of_template });
+    };
+    let task_ids = tasks.iter().map(|task| task.task_id);
+    match step_ids {
+        None => STEPS_BY_KEY.each(Sees::Caller, Key::runs(task_ids), visit_row),
+        Some(ids) => {
+            let ids: BTreeSet<i32> = ids.iter().copied().collect();
+            let keys = task_ids.flat_map(|task_id| ids.iter().map(move |&step_id| Key::One(task_id, step_id)));
+            STEPS_BY_KEY.each(Sees::Caller, keys, visit_row);
+        }
+    }
 }
 
-/// Readiness of the steps of tasks, ordered by task and step.
-pub fn step_statuses(task_ids: &[i64], step_ids: Option<&[i32]>) -> Vec<StepStatus> {
-    let tasks = tasks(task_ids);
-    let mut found = Vec::new();
-    each_step(&tasks, step_ids, |task, row, facts, readiness| {
-        found.push(StepStatus {
-            task_id: task.task_id,
-            step_id: row.want(step::STEP_ID),
-            state: facts.state,
-            readiness,
-            attempts: facts.attempts,
-            backoff_request_seconds: facts.backoff_request_seconds,
-            last_attempted_at: facts.last_attempted_at,
-            visible_at: facts.visible_at,
-            priority: row.want(step::PRIORITY),
-            template: Rc::clone(&task.template),
-        });
-    });
-    found
+/// Visits the steps of tasks with their readiness, ordered by task and step.
+pub fn each_step_status(task_ids: &[i64], step_ids: Option<&[i32]>, mut visit: impl FnMut(&StepStatus)) {
+    each_step(&tasks(task_ids), step_ids, |_, status| visit(status));
 }
 
 /// The steps that are ready now, in the order in which a claim would take them from one queue.
-pub fn viable_steps(task_ids: &[i64]) -> Vec<StepStatus> {
-    let mut steps = step_statuses(task_ids, None);
-    steps.retain(|step| step.readiness.ready_for_execution);
+pub fn viable_steps(task_ids: &[i64]) -> Vec<ViableStep> {
+    let mut steps = Vec::new();
+    each_step(&tasks(task_ids), None, |row, status| {
+        if status.readiness.ready_for_execution {
+            steps.push(ViableStep {
+                task_id: status.task_id,
+                step_id: status.step_id,
+                name: status.of_template.name.clone(),
+                state: status.facts.state,
+                attempts: status.facts.attempts,
+                priority: row.want(step::PRIORITY),
+                visible_at: status.facts.visible_at,
+            });
+        }
+    });
     steps.sort_by_key(|step| (std::cmp::Reverse(step.priority), step.visible_at, step.task_id, step.step_id));
     steps
 }
@@ -152,12 +162,12 @@ pub fn viable_steps(task_ids: &[i64]) -> Vec<StepStatus> {
 pub fn task_statuses(task_ids: &[i64]) -> Vec<TaskStatus> {
     let tasks = tasks(task_ids);
     let mut tallies: Vec<(i64, Tally)> = Vec::with_capacity(tasks.len());
-    each_step(&tasks, None, |task, _, facts, readiness| {
-        if tallies.last().is_none_or(|(task_id, _)| *task_id != task.task_id) {
-            tallies.push((task.task_id, Tally::default()));
+    each_step(&tasks, None, |_, status| {
+        if tallies.last().is_none_or(|(task_id, _)| *task_id != status.task_id) {
+            tallies.push((status.task_id, Tally::default()));
         }
         if let Some((_, tally)) = tallies.last_mut() {
-            tally.add(facts.state, &readiness);
+            tally.add(status.facts.state, status.readiness);
         }
     });
     let mut tallies = tallies.into_iter().peekable();

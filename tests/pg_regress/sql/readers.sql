@@ -25,6 +25,14 @@ SELECT count(*) AS differences FROM (
 SELECT count(*) AS differences FROM (
     SELECT * FROM stepwise.get_task_execution_contexts_batch('{1,2,3}')
     EXCEPT ALL (SELECT c.* FROM generate_series(1, 3) t, LATERAL stepwise.get_task_execution_context(t) c)) d;
+-- Neighbours are read in one go, but never one that was not asked for.
+SELECT task_id, count(*) FROM stepwise.get_step_readiness_status_batch('{1,3,9223372036854775807}') GROUP BY 1 ORDER BY 1;
+SELECT task_id, total_steps FROM stepwise.get_task_execution_contexts_batch('{3,1}');
+-- Called in the select list, the rows are the same.
+SELECT count(*) AS differences FROM (
+    SELECT (r).* FROM (SELECT stepwise.get_step_readiness_status_batch('{1,2,3}') AS r) AS a
+    EXCEPT ALL SELECT * FROM stepwise.get_step_readiness_status_batch('{1,2,3}')) AS d;
+SELECT (stepwise.get_task_execution_context(2)).execution_status;
 SELECT step_id FROM stepwise.get_step_readiness_status(1, '{3,1,77,NULL}');
 SELECT count(*) AS none FROM stepwise.get_step_readiness_status(1, '{}');
 SELECT count(*) AS none FROM stepwise.get_step_readiness_status(99);
@@ -89,3 +97,9 @@ SET max_parallel_workers_per_gather = 2;
 CREATE TABLE test.many AS SELECT n % 3 + 1 AS task FROM generate_series(1, 3000) n;
 ALTER TABLE test.many SET (parallel_workers = 2);
 SELECT count(*) FROM test.many WHERE (SELECT ready_steps FROM stepwise.get_task_execution_context(task)) >= 0;
+
+-- Long names come back whole.
+SELECT test.template(repeat('t', 127), repeat('x', 127) || ' > ' || repeat('y', 126));
+SELECT stepwise.create_task(repeat('t', 127)) AS task \gset
+SELECT name = repeat(CASE step_id WHEN 1 THEN 'x' ELSE 'y' END, 128 - step_id) AS whole FROM stepwise.get_step_readiness_status(:task);
+SELECT template_name = repeat('t', 127) AS whole FROM stepwise.get_task_execution_context(:task);
