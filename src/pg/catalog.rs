@@ -14,10 +14,29 @@ pub fn incarnation() -> Oid {
 
 /// The oid of a database, if there is one of this name.
 pub fn database(name: &str) -> Option<Oid> {
-    let name = std::ffi::CString::new(name).ok()?;
-    // SAFETY: a look-up in a shared catalog, within a transaction.
-    let oid = unsafe { pg_sys::get_database_oid(name.as_ptr(), true) };
-    (oid != Oid::INVALID).then_some(oid)
+    databases().into_iter().find(|(known, _)| known == name).map(|(_, oid)| oid)
+}
+
+/// Every database of the cluster. Read without an index: a process without a database may have none yet.
+pub fn databases() -> Vec<(String, Oid)> {
+    let mut found = Vec::new();
+    // SAFETY: a scan of a shared catalog, within a transaction; a row's fixed part begins as its struct says.
+    unsafe {
+        let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
+        let scan =
+            pg_sys::systable_beginscan(relation, Oid::INVALID, false, std::ptr::null_mut(), 0, std::ptr::null_mut());
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            let row = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
+            found.push((CStr::from_ptr(row.datname.data.as_ptr()).to_string_lossy().into_owned(), row.oid));
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+    }
+    found
 }
 
 /// The role that acts: SET ROLE or the session's user, not the owner that a SECURITY DEFINER function runs as.

@@ -4,6 +4,7 @@
 
 pub mod database;
 pub mod example_worker;
+pub mod handlers;
 pub mod invariants;
 pub mod random;
 pub mod server;

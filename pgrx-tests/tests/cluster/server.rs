@@ -14,6 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Server {
     dir: PathBuf,
     process: Option<Child>,
+    /// Further settings, `name=value`.
+    settings: Vec<String>,
 }
 
 /// The user that servers run as, where it is not the test's own, with its numbers.
@@ -59,7 +61,13 @@ pub fn run(mut command: Command) -> Vec<u8> {
 impl Server {
     /// A new cluster, started.
     pub fn start() -> Server {
+        Server::start_with(&[])
+    }
+
+    /// A new cluster with these settings, started.
+    pub fn start_with(settings: &[&str]) -> Server {
         let mut server = Server::directory();
+        server.settings = settings.iter().map(|setting| setting.to_string()).collect();
         let mut initdb = program("initdb");
         initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"]);
         initdb.arg(server.data());
@@ -71,6 +79,7 @@ impl Server {
     /// A standby of this server, started.
     pub fn standby(&self) -> Server {
         let mut server = Server::directory();
+        server.settings = self.settings.clone();
         let mut backup = program("pg_basebackup");
         backup.args(["-U", "postgres", "--checkpoint=fast", "--write-recovery-conf", "--no-sync", "-h"]);
         backup.arg(self.socket()).arg("-D").arg(server.data());
@@ -84,7 +93,7 @@ impl Server {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // A socket's path has 107 bytes at most.
         let dir = PathBuf::from(format!("/tmp/pgsw-{}-{number}", std::process::id()));
-        let server = Server { dir, process: None };
+        let server = Server { dir, process: None, settings: Vec::new() };
         for path in [server.dir.clone(), server.data(), server.socket()] {
             fs::create_dir(&path).expect("a new directory");
             if let Some(account) = Account::of_server() {
@@ -127,6 +136,9 @@ impl Server {
         for setting in ["listen_addresses=", "fsync=off", "jit=off", "max_connections=50", "deadlock_timeout=100ms"] {
             command.arg("-c").arg(setting);
         }
+        for setting in &self.settings {
+            command.arg("-c").arg(setting);
+        }
         command.arg("-c").arg(format!("unix_socket_directories={}", self.socket().display()));
         command.stdout(log.try_clone().expect("the log can be shared")).stderr(log);
         command.spawn().expect("the server starts")
@@ -160,6 +172,14 @@ impl Server {
         let mut process = self.process.take().expect("the server runs");
         process.kill().expect("the server can be killed");
         process.wait().expect("the server has ended");
+    }
+
+    /// Stops the server: it ends its backends and writes a checkpoint. The data stay.
+    pub fn stop(&mut self) {
+        let mut stop = program("pg_ctl");
+        stop.arg("-D").arg(self.data()).args(["-s", "-w", "-m", "fast", "stop"]);
+        run(stop);
+        self.process.take().expect("the server runs").wait().expect("the server has ended");
     }
 
     /// Ends one backend with SIGKILL.

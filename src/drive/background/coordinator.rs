@@ -37,10 +37,10 @@ pub fn main(database: Oid) {
         pgrx::log!("pg_stepwise: this database has a coordinator");
         return;
     }
-    let mut started: Vec<Started> = Vec::new();
+    let mut started: Vec<(u32, Started)> = Vec::new();
     while !process::must_end() {
         process::reload();
-        started.retain(|runner| !runner.has_ended());
+        started.retain(|(_, runner)| !runner.has_ended());
         // Whatever is committed from here on wakes it: it will look again.
         board::sleep_until(database.to_u32(), None);
         process::report_activity(Some("tick"));
@@ -57,7 +57,7 @@ pub fn main(database: Oid) {
         };
         wait::latch(pause);
     }
-    for runner in started {
+    for (_, runner) in started {
         runner.terminate();
     }
 }
@@ -106,28 +106,30 @@ fn give_up(role: &str) {
 }
 
 /// Wakes or starts runners for these roles; whether there was room for all.
-fn provide_runners(database: Oid, due: Vec<Due>, started: &mut Vec<Started>) -> bool {
+fn provide_runners(database: Oid, due: Vec<Due>, started: &mut Vec<(u32, Started)>) -> bool {
     let most = guc::max_handlers();
     let mut room = true;
     for Due { role, oid, steps } in due {
         let Some(oid) = oid else { continue };
+        let role_id = oid.to_u32();
         let runners = board::runners();
         let here = runners.iter().filter(|runner| runner.database == database.to_u32());
-        let (mine, others): (Vec<&Runner>, Vec<&Runner>) = here.partition(|runner| runner.role == oid.to_u32());
+        let (mine, others): (Vec<&Runner>, Vec<&Runner>) = here.partition(|runner| runner.role == role_id);
         mine.iter().filter(|runner| runner.idle).take(steps).for_each(|runner| board::wake(runner.pid));
-        let wanted = steps.min(most).saturating_sub(mine.len());
-        // Those that were started a moment ago may not be on the board yet.
+        // One that was started a moment ago may not be on the board yet.
+        let for_role = mine.len().max(started.iter().filter(|(role, _)| *role == role_id).count());
         let count = started.len().max(mine.len() + others.len());
+        let wanted = steps.min(most).saturating_sub(for_role);
         let free = most.saturating_sub(count);
         for _ in 0..wanted.min(free) {
             let title = format!("pg_stepwise handlers of {role}");
-            let extra = oid.to_u32().to_string();
+            let extra = role_id.to_string();
             match process::start("pg_stepwise runner", &title, "stepwise_runner_main", database, &extra) {
-                Some(runner) => started.push(runner),
+                Some(runner) => started.push((role_id, runner)),
                 None => room = false,
             }
         }
-        if wanted > free && mine.is_empty() {
+        if wanted > free && for_role == 0 && most > 0 {
             room = false;
             // Whoever waits for work of another role makes room.
             if let Some(idle) = others.iter().find(|runner| runner.idle) {

@@ -22,7 +22,10 @@ pub fn main() {
     let mut launcher = Launcher::default();
     while !process::must_end() {
         process::reload();
-        let again = process::transaction(databases).ok().and_then(|wanted| launcher.keep_up(wanted));
+        let again = match process::transaction(databases) {
+            Ok(wanted) => launcher.keep_up(wanted),
+            Err(_) => Some(RESTART_AFTER),
+        };
         wait::latch(again);
     }
     for (_, coordinator) in launcher.running.drain() {
@@ -34,7 +37,8 @@ pub fn main() {
 fn databases() -> Vec<(String, Option<Oid>)> {
     let names = guc::databases();
     let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
-    names.map(|name| (name.to_owned(), catalog::database(name))).collect()
+    let known: HashMap<String, Oid> = catalog::databases().into_iter().collect();
+    names.map(|name| (name.to_owned(), known.get(name).copied())).collect()
 }
 
 impl Launcher {

@@ -32,6 +32,7 @@ pub fn main(database: Oid) {
     if !board::run_handlers(database.to_u32(), role.to_u32()) {
         return;
     }
+    process::report_activity(None);
     let worker = format!("handlers of {}", process::transaction(catalog::actor).unwrap_or_default());
     loop {
         process::reload_as();
