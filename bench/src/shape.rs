@@ -5,13 +5,20 @@ pub struct Shape {
     pub name: String,
     /// Of step `i + 1` at `i`.
     pub parents: Vec<Vec<i32>>,
+    /// The SQL handler of every step, if it has one.
+    pub handler: Option<&'static str>,
 }
 
 impl Shape {
     /// 1 → 2, 3 → 4 → 5, 6, 7 → 8 → 9 → 10
     pub fn ladder10() -> Shape {
         let parents: [&[i32]; 10] = [&[], &[1], &[1], &[2, 3], &[4], &[4], &[4], &[5, 6, 7], &[8], &[9]];
-        Shape { name: "ladder10".into(), parents: parents.iter().map(|of| of.to_vec()).collect() }
+        Shape { name: "ladder10".into(), parents: parents.iter().map(|of| of.to_vec()).collect(), handler: None }
+    }
+
+    /// The ladder with handlers that the database runs.
+    pub fn ladder10_in_database() -> Shape {
+        Shape { name: "ladder10_in_database".into(), handler: Some("app.noop"), ..Shape::ladder10() }
     }
 
     /// One step, `steps - 2` steps that wait for it, one that waits for those.
@@ -20,12 +27,12 @@ impl Shape {
         let mut parents = vec![vec![]];
         parents.extend((2..last).map(|_| vec![1]));
         parents.push((2..last).collect());
-        Shape { name: format!("fan{last}"), parents }
+        Shape { name: format!("fan{last}"), parents, handler: None }
     }
 
     pub fn chain(steps: usize) -> Shape {
         let parents = (0..steps as i32).map(|before| if before == 0 { vec![] } else { vec![before] }).collect();
-        Shape { name: format!("chain{steps}"), parents }
+        Shape { name: format!("chain{steps}"), parents, handler: None }
     }
 
     /// Layers of about ten steps, each step with up to three parents in the layer before. The same for every run.
@@ -43,7 +50,7 @@ impl Shape {
             of.dedup();
             of
         });
-        Shape { name: format!("layered{steps}"), parents: parents.collect() }
+        Shape { name: format!("layered{steps}"), parents: parents.collect(), handler: None }
     }
 
     pub fn len(&self) -> usize {
@@ -69,7 +76,10 @@ impl Shape {
     pub fn definition(&self) -> Value {
         let steps = self.parents.iter().enumerate().map(|(index, parents)| {
             let depends_on: Vec<String> = parents.iter().map(|&parent| Self::step_name(parent as usize)).collect();
-            json!({ "name": Self::step_name(index + 1), "depends_on": depends_on })
+            match self.handler {
+                Some(function) => json!({ "name": Self::step_name(index + 1), "depends_on": depends_on, "handler": {"sql": function} }),
+                None => json!({ "name": Self::step_name(index + 1), "depends_on": depends_on }),
+            }
         });
         json!({ "namespace": "bench", "name": self.name, "version": "1.0.0", "steps": steps.collect::<Vec<_>>() })
     }

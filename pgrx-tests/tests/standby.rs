@@ -19,6 +19,8 @@ fn value(function: &str, argument: &str, receipt: &str) -> String {
         "worker" => "w",
         "receipt" => receipt,
         "receipts" => return format!("{{{receipt}}}"),
+        "function" => "app.f",
+        "payload" | "outcomes" => "{}",
         "definition" => r#"{"name": "another", "steps": [{"name": "a"}]}"#,
         "reason" => "because",
         "backoff" | "lease" => "1 minute",

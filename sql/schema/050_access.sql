@@ -17,6 +17,7 @@ VALUES
     ('reader', 'explain_step'),
     ('reader', 'next_visible_at'),
     ('reader', 'template_definition'),
+    ('reader', 'simulate_template'),
     ('reader', 'task_history'),
     ('reader', 'rebuild_task_state'),
     ('reader', 'get_step_readiness_status_sql'),

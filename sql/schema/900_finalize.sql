@@ -280,6 +280,8 @@ COMMENT ON FUNCTION stepwise.advance_clock IS
     'For tests: adds to stepwise.clock_offset of this session (superuser only); returns stepwise.now(). Errors: 22004 for NULL, 42501 for others';
 COMMENT ON FUNCTION stepwise.wake_queue IS
     'Announces a queue on stepwise_ready, and to the coordinator of the database';
+COMMENT ON FUNCTION stepwise.simulate_template IS
+    'The transitions that a task of a template would go through, in order and with the time since its start, without storing anything: one step at a time, backoffs and delays passed in no time, waits signalled at once. outcomes: {"step": outcome}, where an outcome is complete (the default), error, cancelled, resolved_manually or skipped, an array of these for each attempt, or the number of attempts that fail. Errors: 22023 for a definition or an outcome that is none, 54000 for more than a million transitions, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.pause_queue IS
     'Nothing is handed out from the queue until resume_queue; steps already claimed go on. Returns whether that changes anything. Errors: P0002 for no such queue, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.resume_queue IS

@@ -17,6 +17,7 @@ pub mod readiness;
 pub mod receipt;
 pub mod refusal;
 pub mod rule;
+pub mod simulate;
 pub mod start;
 pub mod state;
 pub mod template;

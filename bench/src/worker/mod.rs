@@ -1,5 +1,6 @@
 //! Workers that do nothing: they claim steps and report them complete at once.
 mod floor;
+mod inside;
 mod stepwise;
 
 use crate::Result;
@@ -18,6 +19,10 @@ pub enum System {
     Separate,
     /// report_and_claim: one transaction.
     ReportAndClaim,
+    /// run_task: a transaction for each task.
+    RunTask,
+    /// run_steps: a transaction for a thousand steps.
+    RunSteps,
     /// The floor's claim and complete: two transactions.
     Floor,
     /// The floor with a claim that returns the parents' results and the names too.
@@ -28,14 +33,17 @@ impl System {
     /// Where its tables are.
     pub fn schema(self) -> &'static str {
         match self {
-            System::Separate | System::ReportAndClaim => "stepwise",
+            System::Separate | System::ReportAndClaim | System::RunTask | System::RunSteps => "stepwise",
             System::Floor | System::FloorFull => "floor",
         }
     }
 
     /// Calls in one turn of its worker.
     pub fn calls(self) -> usize {
-        if self == System::ReportAndClaim { 1 } else { 2 }
+        match self {
+            System::ReportAndClaim | System::RunTask | System::RunSteps => 1,
+            System::Separate | System::Floor | System::FloorFull => 2,
+        }
     }
 
     pub fn worker(self, lab: &Lab, settings: &[Setting], batch: usize) -> Result<Box<dyn Worker>> {
@@ -43,6 +51,8 @@ impl System {
         Ok(match self {
             System::Separate => Box::new(stepwise::Separate::new(client, batch)?),
             System::ReportAndClaim => Box::new(stepwise::ReportAndClaim::new(client, batch)?),
+            System::RunTask => Box::new(inside::RunTask::new(client)?),
+            System::RunSteps => Box::new(inside::RunSteps::new(client)?),
             System::Floor => Box::new(floor::Floor::new(client, batch, include_str!("../../floor/claim.sql"))?),
             System::FloorFull => {
                 Box::new(floor::Floor::new(client, batch, include_str!("../../floor/claim_full.sql"))?)

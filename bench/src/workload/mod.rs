@@ -1,6 +1,7 @@
 //! The workloads, each in a file of its own. A new one is a file with a `WORKLOAD`, and a line here.
 mod chain;
 mod create;
+mod drive;
 mod fan;
 mod ladder;
 mod readiness;
@@ -19,7 +20,8 @@ pub struct Workload {
     pub run: fn(&mut Lab, &Options, &mut Report) -> Result<()>,
 }
 
-pub const ALL: &[Workload] = &[ladder::WORKLOAD, fan::WORKLOAD, chain::WORKLOAD, readiness::WORKLOAD, create::WORKLOAD];
+pub const ALL: &[Workload] =
+    &[ladder::WORKLOAD, fan::WORKLOAD, chain::WORKLOAD, readiness::WORKLOAD, create::WORKLOAD, drive::WORKLOAD];
 
 /// The main contenders, on one task of each shape: what W2 and W3 differ in.
 fn one_task(

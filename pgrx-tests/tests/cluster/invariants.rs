@@ -89,7 +89,7 @@ const CHECKS: &[(&str, &str, &str)] = &[
         "a task ends as its steps say",
         TASKS,
         "t.live = 0 AND t.state <> CASE WHEN t.failed > 0 THEN 'error' WHEN t.completed = t.total THEN 'complete' \
-            ELSE 'cancelled' END",
+            WHEN t.timed_out THEN 'error' ELSE 'cancelled' END",
     ),
     ("finished_at belongs to a task at its end", TASKS, "(t.finished_at IS NOT NULL) <> (t.live = 0)"),
     (
