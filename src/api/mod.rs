@@ -6,6 +6,7 @@ mod ask;
 mod define;
 mod inspect;
 mod operate;
+mod picture;
 pub mod sound;
 mod start;
 mod work;

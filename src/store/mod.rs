@@ -10,6 +10,7 @@ pub mod graph_cache;
 pub mod history;
 pub mod inspect;
 pub mod operate;
+pub mod picture;
 pub mod propagate;
 pub mod purge;
 pub mod readers;
