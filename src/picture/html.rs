@@ -1,5 +1,5 @@
 //! `html`: one page of its own, with the graph, a chart of attempts and waits, and the history. It asks for nothing from
-//! anywhere, runs no script, and says so to the browser.
+//! anywhere, runs no script, and says so to the browser. It is well-formed XML too, which tests can check.
 use super::PictureError;
 use super::gantt::{Bar, Chart, Kind, chart};
 use super::legible::{duration, xml};
@@ -16,10 +16,10 @@ const MOST_ROWS: usize = 1_000;
 pub fn render(picture: &Picture) -> Result<String, PictureError> {
     let graph = svg::render(picture)?;
     let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{}</title>\n<style>\n{}{}</style>\n</head>\n<body>\n<main>\n",
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
+         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>\n\
+         <meta name=\"color-scheme\" content=\"light dark\"/>\n<title>{}</title>\n<style>\n{}{}</style>\n</head>\n<body>\n<main>\n",
         xml(&picture.title()),
         include_str!("page.css"),
         state_colours(picture),
@@ -88,12 +88,15 @@ fn header(out: &mut String, picture: &Picture) {
         if task.finished_at.is_some() { "took" } else { "open for" },
         duration(picture.age().unwrap_or_default()),
     );
+    // What is done first, what is to come last.
+    let mut shares = picture.tally();
+    shares.sort_by_key(|(state, _)| (!state.settles(), *state == StepState::Pending));
     out.push_str("<div class=\"share\" aria-hidden=\"true\">");
-    for (state, count) in picture.tally() {
+    for &(state, count) in &shares {
         let _ = write!(out, "<i class=\"is-{state}\" style=\"flex:{count}\"></i>");
     }
     out.push_str("</div>\n<ul class=\"key\">");
-    for (state, count) in picture.tally() {
+    for &(state, count) in &shares {
         let look = look(state);
         let _ = write!(out, "<li class=\"is-{state}\"><b>{}</b> {count} {}</li>", look.symbol, words(state));
     }
@@ -122,8 +125,10 @@ fn draw_chart(out: &mut String, picture: &Picture, chart: &Chart) {
         (tick as f64 / whole as f64 * 100_000.0).round() / 1000.0,
     );
     for at in (0..).map(|nth| nth * tick).take_while(|at| *at <= whole) {
-        let side = if percent(at) > 90.0 { " class=\"last\"" } else { "" };
-        let _ = write!(out, "<span{side} style=\"left:{}%\">{}</span>", percent(at), duration(Span(at)));
+        // A mark near the end has no room for its label.
+        if percent(at) <= 80.0 {
+            let _ = write!(out, "<span style=\"left:{}%\">{}</span>", percent(at), duration(Span(at)));
+        }
     }
     out.push_str("</div>\n");
     for lane in &chart.lanes {
@@ -158,17 +163,16 @@ fn draw_chart(out: &mut String, picture: &Picture, chart: &Chart) {
     out.push_str("</div>\n");
     let waiting = picture.steps.len() - chart.lanes.len();
     if waiting > 0 {
-        let _ =
-            write!(out, "<p class=\"note\">{waiting} of {} steps have not been ready yet.</p>\n", picture.steps.len());
+        let _ = write!(out, "<p class=\"note\">Not ready so far: {waiting} of {} steps.</p>\n", picture.steps.len());
     }
     out.push_str("</section>\n");
 }
 
-/// The distance between the marks of the axis, in microseconds: a length that people count in, four to eight of them.
+/// The distance between the marks of the axis, in microseconds: a length that people count in, at most four of them.
 fn tick(whole: i64) -> i64 {
     const SECOND: i64 = 1_000_000;
     const NICE: [i64; 16] = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 10_800, 21_600, 43_200];
-    let fits = |tick: &i64| whole / tick <= 5;
+    let fits = |tick: &i64| whole / tick <= 4;
     let below = [1, 2, 5].into_iter().flat_map(|digit| [1_000, 10_000, 100_000].map(|power| digit * power));
     let mut below: Vec<i64> = below.collect();
     below.sort_unstable();

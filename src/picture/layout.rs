@@ -87,11 +87,19 @@ pub fn lay_out(graph: &Graph, step: Size) -> Result<Layout, PictureError> {
     let layered = order::fewest_crossings(layered);
     let centres = place::centres(&layered, breadth, between_boxes);
 
-    let count = layered.layers.len() as f64;
-    let along = 2.0 * MARGIN + count * thickness + (count - 1.0).max(0.0) * between_layers;
+    // Where each layer begins. Edges that go far across get more room, so that they do not lie flat.
+    let mut starts = Vec::with_capacity(layered.layers.len());
+    let mut along = MARGIN;
+    for layer in &layered.layers {
+        starts.push(along);
+        let links = layer.iter().flat_map(|&from| layered.after[from].iter().map(move |&to| (from, to)));
+        let farthest = links.map(|(from, to)| (centres[from] - centres[to]).abs()).fold(0.0, f64::max);
+        along += thickness + (farthest / 8.0).round().clamp(between_layers, 2.2 * between_layers);
+    }
+    let along = starts.last().map_or(0.0, |start| start + thickness) + MARGIN;
     let last = centres.iter().zip(0..).map(|(centre, vertex)| centre + layered.breadth(vertex, breadth) / 2.0);
     let across = 2.0 * MARGIN + last.fold(0.0, f64::max);
-    let start_of = |layer: usize| MARGIN + layer as f64 * (thickness + between_layers);
+    let start_of = |layer: usize| starts[layer];
     let point = |along: f64, across: f64| match direction {
         Direction::Down => Point { x: across, y: along },
         Direction::Right => Point { x: along, y: across },

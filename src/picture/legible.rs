@@ -53,19 +53,25 @@ pub fn width_in_ems(text: &str) -> f64 {
     text.chars().map(ems).sum()
 }
 
-/// Measured on wide fonts (DejaVu Sans, Verdana); others are narrower.
+/// Measured on wide fonts (DejaVu Sans, Verdana) in bold; others are narrower.
 fn ems(c: char) -> f64 {
     match c {
-        'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | ' ' => 0.34,
-        'f' | 't' | 'r' | '(' | ')' | '[' | ']' | '/' | '\\' | '-' | '"' => 0.45,
-        'm' | 'W' | '%' | '@' => 1.0,
-        'w' | 'M' | '+' | '<' | '>' | '=' | '~' | '#' => 0.87,
-        '_' => 0.52,
-        'A'..='Z' => 0.78,
-        '!'..='~' => 0.65,
+        'i' | 'j' | 'l' | 'I' | '.' | ',' | ':' | ';' | '\'' | '|' | '!' | ' ' => 0.4,
+        'f' | 't' | 'r' | '(' | ')' | '[' | ']' | '/' | '\\' | '-' | '"' => 0.5,
+        'm' | 'W' | '%' | '@' => 1.11,
+        'w' | 'M' | '+' | '<' | '>' | '=' | '~' | '#' | '&' => 0.97,
+        '_' => 0.5,
+        'A'..='Z' => 0.82,
+        '!'..='~' => 0.71,
         _ => match c.width() {
             Some(0) | None => 0.0,
-            Some(1) => 0.8,
+            Some(1) => {
+                if c.is_alphabetic() {
+                    0.85
+                } else {
+                    1.05
+                }
+            }
             Some(_) => 1.1,
         },
     }
@@ -89,18 +95,21 @@ fn cut(text: &str, most: f64, ellipsis: f64, width: impl Fn(char) -> f64) -> Cow
 
 /// `340 ms`, `1.2 s`, `2 min 5 s`, `3 h 20 min`, `2 d 4 h`
 pub fn duration(span: Span) -> String {
-    let millis = (span.0.max(0) + 500) / 1000;
+    let micros = span.0.clamp(0, i64::MAX / 2);
+    let (millis, tenths, seconds) =
+        ((micros + 500) / 1_000, (micros + 50_000) / 100_000, (micros + 500_000) / 1_000_000);
     let both = |big: i64, unit: &str, small: i64, part: &str| match small {
         0 => format!("{big} {unit}"),
         _ => format!("{big} {unit} {small} {part}"),
     };
-    match millis {
-        0..1_000 => format!("{millis} ms"),
-        1_000..10_000 => format!("{}.{} s", millis / 1000, millis % 1000 / 100),
-        10_000..60_000 => format!("{} s", millis / 1000),
-        60_000..3_600_000 => both(millis / 60_000, "min", millis / 1000 % 60, "s"),
-        3_600_000..86_400_000 => both(millis / 3_600_000, "h", millis / 60_000 % 60, "min"),
-        _ => both(millis / 86_400_000, "d", millis / 3_600_000 % 24, "h"),
+    match (millis, seconds) {
+        (0, _) => "0 s".into(),
+        (..1_000, _) => format!("{millis} ms"),
+        _ if tenths < 100 => format!("{}.{} s", tenths / 10, tenths % 10),
+        (_, ..60) => format!("{seconds} s"),
+        (_, ..3_600) => both(seconds / 60, "min", seconds % 60, "s"),
+        (_, ..86_400) => both(seconds / 3_600, "h", seconds / 60 % 60, "min"),
+        _ => both(seconds / 86_400, "d", seconds / 3_600 % 24, "h"),
     }
 }
 
@@ -110,10 +119,10 @@ mod tests {
 
     #[test]
     fn lengths_of_time_read_well() {
-        let texts = [0, 499, 999_400, 1_250_000, 59_900_000, 60_000_000, 125_000_000, 12_000_000_000, i64::MAX];
-        let expected = ["0 ms", "0 ms", "999 ms", "1.2 s", "59 s", "1 min", "2 min 5 s", "3 h 20 min"];
-        assert_eq!(texts.map(|micros| duration(Span(micros)))[..8], expected);
-        assert_eq!(duration(Span(-5)), "0 ms");
+        let lengths = [-5, 499, 999_400, 1_240_000, 9_960_000, 14_999_000, 59_900_000, 125_000_000, 12_000_000_000];
+        let expected = ["0 s", "0 s", "999 ms", "1.2 s", "10 s", "15 s", "1 min", "2 min 5 s", "3 h 20 min"];
+        assert_eq!(lengths.map(|micros| duration(Span(micros))), expected);
+        assert!(duration(Span(i64::MAX)).ends_with(" h"));
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub fn look(state: StepState) -> Look {
     match state {
         StepState::Pending => Look {
             symbol: "○",
-            strong: ["#6b7480", "#9aa5b1"],
+            strong: ["#626b77", "#9aa5b1"],
             tint: ["#f4f5f7", "#22272e"],
             border: (1.25, "5 4"),
             glyph: "M5 0A5 5 0 1 1-5 0A5 5 0 1 1 5 0",

@@ -166,7 +166,7 @@ impl Picture<'_> {
                 format!("queue {} is paused", step.queue)
             }
             (StepState::Pending, Some(_)) => "ready".into(),
-            (StepState::Error, Some(_)) => "ready for its next attempt".into(),
+            (StepState::Error, Some(_)) => "ready again".into(),
             _ => String::new(),
         }
     }

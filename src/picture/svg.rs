@@ -12,6 +12,8 @@ const NARROWEST: f64 = 136.0;
 const WIDEST: f64 = 232.0;
 const NAME: f64 = 13.0;
 const FACT: f64 = 11.0;
+/// Regular letters beside bold ones, which widths are estimated for.
+const REGULAR: f64 = 0.9;
 /// The stripe with the sign at the left.
 const STRIPE: f64 = 26.0;
 /// Left and right of the texts.
@@ -42,7 +44,7 @@ pub fn render(picture: &Picture) -> Result<String, PictureError> {
 /// Wide enough for every name, within limits.
 fn width_of_boxes(picture: &Picture) -> f64 {
     let wanted = picture.steps.iter().zip(1..).map(|(step, step_id)| {
-        let fact = FACT * width_in_ems(&fact(picture, step, step_id));
+        let fact = FACT * REGULAR * width_in_ems(&fact(picture, step, step_id));
         (NAME * width_in_ems(&step.name)).max(fact) + STRIPE + 2.0 * PADDING
     });
     let widest = wanted.fold(NARROWEST, f64::max).min(WIDEST);
@@ -113,14 +115,15 @@ fn draw_step(out: &mut String, picture: &Picture, step: &Step, step_id: i32, at:
         y + 20.0,
         xml(&cut_to_ems(&step.name, room / NAME)),
         y + 36.0,
-        xml(&cut_to_ems(&fact, room / FACT)),
+        xml(&cut_to_ems(&fact, room / (FACT * REGULAR))),
     );
 }
 
 /// Those that still hold something back first: the others lie above them.
 fn wires(out: &mut String, picture: &Picture, layout: &Layout) {
     for settled in [false, true] {
-        for wires in layout.wires.iter().filter(|wires| picture.is_settled(wires.parent) == settled) {
+        let is_settled = |parent| picture.task.is_none() || picture.is_settled(parent);
+        for wires in layout.wires.iter().filter(|wires| is_settled(wires.parent) == settled) {
             let past = if settled { " past" } else { "" };
             let _ = write!(out, "<path class=\"wire{past}\" d=\"");
             for piece in &wires.pieces {
@@ -182,7 +185,7 @@ fn style(picture: &Picture) -> String {
         if !dashes.is_empty() {
             let _ = write!(out, ";stroke-dasharray:{dashes}");
         }
-        out.push('}');
+        let _ = write!(out, "}}.stepwise .{class} .stripe{{stroke-width:{width}}}");
     }
     // Ink, quiet ink, paper, wire, wire whose parent is settled.
     let schemes = [
@@ -203,7 +206,7 @@ fn style(picture: &Picture) -> String {
             let (tint, strong) = (look.tint[scheme], look.strong[scheme]);
             let _ = write!(
                 out,
-                ".stepwise .{class} .box{{fill:{tint};stroke:{strong}}}.stepwise .{class} .stripe{{fill:{strong}}}"
+                ".stepwise .{class} .box{{fill:{tint};stroke:{strong}}}.stepwise .{class} .stripe{{fill:{strong};stroke:{strong}}}"
             );
         }
     }
