@@ -2,7 +2,7 @@
 //! how the parts fit together.
 //!
 //! client → `api` (SQL functions) and `triggers` (the state machine) → `engine` (the rules, pure) and `store` (the SQL)
-//! → the tables of schema `stepwise` → `events` (NOTIFY). `pg` is the glue. Arrows never point back up.
+//! → the tables of schema `stepwise` → `events` (NOTIFY). `picture` draws what the store has read, `pg` is the glue. Arrows never point back up.
 #![deny(unsafe_code)]
 
 use pgrx::prelude::*;

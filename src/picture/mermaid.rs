@@ -34,9 +34,9 @@ pub fn render(picture: &Picture) -> String {
     out
 }
 
-/// In a double-quoted scalar of YAML.
+/// In a double-quoted scalar of YAML. Mermaid takes tags out of a title and knows no references there.
 fn title(picture: &Picture) -> String {
-    picture.title().replace('\\', "\\\\").replace('"', "\\\"")
+    picture.title().replace('\\', "\\\\").replace('"', "\\\"").replace('<', "‹").replace('>', "›")
 }
 
 fn second_line(step: &Step) -> String {

@@ -84,7 +84,7 @@ BEGIN
             UPDATE stepwise.steps SET state = 'skipped' WHERE task_id = task AND step_id = 2;
         ELSE NULL;
     END CASE;
-    INSERT INTO test.reached VALUES (task, shape, clock + 5);
+    INSERT INTO test.reached VALUES (task, shape, clock + 10);
     RETURN task;
 END
 $$;
