@@ -336,6 +336,31 @@ fn dot_string(quoted: &str) -> (String, &str) {
     panic!("no end of {quoted}");
 }
 
+/// A zigzag of steps and children, numbered out of order: it can be drawn without a crossing.
+#[test]
+fn crossings_are_taken_away() {
+    const PAIRS: i32 = 12;
+    // 5 and 12 have no common divisor, so each place comes once.
+    let step_at = |place: i32| place * 5 % PAIRS + 1;
+    let mut parents = vec![Vec::new(); 2 * PAIRS as usize];
+    for place in 0..PAIRS {
+        let child = (PAIRS + place * 7 % PAIRS) as usize;
+        parents[child] = (place..(place + 2).min(PAIRS)).map(step_at).collect();
+    }
+    let graph = Graph::from_parents(parents);
+    let layout = lay_out(&graph, BOX).unwrap();
+    let across = |step_id: i32| {
+        let corner = layout.boxes[step_id as usize - 1];
+        if layout.direction == Direction::Down { corner.x } else { corner.y }
+    };
+    let edges: Vec<(i32, i32)> =
+        graph.step_ids().flat_map(|id| graph.parents(id).iter().map(move |&parent| (parent, id))).collect();
+    let cross = |a: &(i32, i32), b: &(i32, i32)| (across(a.0) - across(b.0)) * (across(a.1) - across(b.1)) < 0.0;
+    let crossings: usize =
+        edges.iter().enumerate().map(|(nth, a)| edges[nth..].iter().filter(|b| cross(a, b)).count()).sum();
+    assert_eq!(crossings, 0);
+}
+
 #[test]
 fn large_graphs_are_refused_where_they_cannot_be_read() {
     let chain = |steps: i32| {

@@ -163,7 +163,7 @@ fn draw_chart(out: &mut String, picture: &Picture, chart: &Chart) {
     out.push_str("</div>\n");
     let waiting = picture.steps.len() - chart.lanes.len();
     if waiting > 0 {
-        let _ = write!(out, "<p class=\"note\">Not ready so far: {waiting} of {} steps.</p>\n", picture.steps.len());
+        let _ = writeln!(out, "<p class=\"note\">Not ready so far: {waiting} of {} steps.</p>", picture.steps.len());
     }
     out.push_str("</section>\n");
 }
@@ -177,7 +177,7 @@ fn tick(whole: i64) -> i64 {
     let mut below: Vec<i64> = below.collect();
     below.sort_unstable();
     let above = NICE.map(|seconds| seconds * SECOND);
-    let days = (0..20).map(|doubled| 86_400 * SECOND << doubled);
+    let days = (0..20).map(|doubled| (86_400 * SECOND) << doubled);
     below.into_iter().chain(above).chain(days).find(fits).unwrap_or(i64::MAX)
 }
 
@@ -203,10 +203,10 @@ fn history(out: &mut String, picture: &Picture, task: &Task) {
     let left_out = task.history.len().saturating_sub(MOST_ROWS);
     out.push_str("<section aria-labelledby=\"history\">\n<h2 id=\"history\">History</h2>\n");
     if task.history_is_cut {
-        let _ = write!(out, "<p class=\"note\">The first {} changes only.</p>\n", task.history.len());
+        let _ = writeln!(out, "<p class=\"note\">The first {} changes only.</p>", task.history.len());
     }
     if left_out > 0 {
-        let _ = write!(out, "<p class=\"note\">{left_out} earlier changes are left out.</p>\n");
+        let _ = writeln!(out, "<p class=\"note\">{left_out} earlier changes are left out.</p>");
     }
     out.push_str(
         "<table class=\"history\">\n<thead><tr><th>After</th><th>Step</th><th>Change</th><th>Attempt</th><th>By</th>\
@@ -220,9 +220,9 @@ fn history(out: &mut String, picture: &Picture, task: &Task) {
         let by = change.worker.as_deref().or(change.actor.as_deref()).unwrap_or("");
         let attempt =
             change.attempt.filter(|attempt| *attempt > 0).map_or_else(String::new, |number| number.to_string());
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<tr><td><time title=\"{}\">{}</time></td><th scope=\"row\">{subject}</th><td>{}</td><td>{attempt}</td><td>{}</td><td>{}</td></tr>\n",
+            "<tr><td><time title=\"{}\">{}</time></td><th scope=\"row\">{subject}</th><td>{}</td><td>{attempt}</td><td>{}</td><td>{}</td></tr>",
             moment(change.at),
             duration(positive(change.at.since(task.created_at))),
             states(change),
@@ -249,9 +249,9 @@ fn steps(out: &mut String, picture: &Picture) {
          <th>Step</th><th>After</th><th>Queue</th><th>Tries</th><th>Timeout</th></tr></thead>\n<tbody>\n",
     );
     for (step, step_id) in picture.steps.iter().zip(1..) {
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<tr><td>{step_id}</td><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>\n",
+            "<tr><td>{step_id}</td><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             xml(&step.name),
             xml(&picture.named(picture.graph.parents(step_id))),
             xml(&step.queue),

@@ -186,14 +186,14 @@ impl Layered {
             }
             let Some(last) = children.keys().next_back().copied() else { continue };
             let mut from = source;
-            for next in layer(step_id) + 1..=last {
+            for (next, on_it) in layers.iter_mut().enumerate().take(last + 1).skip(layer(step_id) + 1) {
                 for &child in children.get(&next).into_iter().flatten() {
                     after[from].push(child);
                     before[child].push(from);
                 }
                 if next < last {
                     let bend = after.len();
-                    layers[next].push(bend);
+                    on_it.push(bend);
                     after.push(Vec::new());
                     before.push(vec![from]);
                     after[from].push(bend);

@@ -99,12 +99,12 @@ fn draw_step(out: &mut String, picture: &Picture, step: &Step, step_id: i32, at:
         let _ = write!(out, "\n{}", xml(line));
     }
     let (width, height) = (size.width, size.height);
-    let _ = write!(
+    let _ = writeln!(
         out,
         "</title><rect class=\"box\" x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" rx=\"7\"/>\
          <path class=\"stripe\" d=\"M{} {y}h-{}a7 7 0 0 0-7 7v{}a7 7 0 0 0 7 7h{}z\"/>\
          <path class=\"sign\" transform=\"translate({} {})\" d=\"{}\"/>\
-         <text class=\"name\" x=\"{text}\" y=\"{}\">{}</text><text class=\"fact\" x=\"{text}\" y=\"{}\">{}</text></g>\n",
+         <text class=\"name\" x=\"{text}\" y=\"{}\">{}</text><text class=\"fact\" x=\"{text}\" y=\"{}\">{}</text></g>",
         x + STRIPE,
         STRIPE - 7.0,
         height - 14.0,
