@@ -14,7 +14,6 @@ mod events;
 mod pg;
 #[cfg(any(test, feature = "pg_test"))]
 mod pg_tests;
-#[allow(dead_code)] // as in the engine
 mod picture;
 mod store;
 mod triggers;

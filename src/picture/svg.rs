@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 const HEIGHT: f64 = 46.0;
 const NARROWEST: f64 = 136.0;
-const WIDEST: f64 = 232.0;
+const WIDEST: f64 = 268.0;
 const NAME: f64 = 13.0;
 const FACT: f64 = 11.0;
 /// Regular letters beside bold ones, which widths are estimated for.
