@@ -10,7 +10,7 @@ demo: ## a workflow from start to end in a private PostgreSQL (PG=15)
 	@PG=$(PG) .ci/demo
 
 test: ## all tests: PG=15 (default), 16, 17, 18 or all
-	@.ci/setup --workers $(PG)
+	@.ci/setup --workers --browser $(PG)
 	@.ci/test $(PG)
 
 bench: ## measurements beside hand-written SQL (PG=15, ARGS="…")

@@ -1,8 +1,9 @@
 //! pg_stepwise: a workflow engine inside PostgreSQL. This file is the table of contents; `docs/architecture.md` tells
 //! how the parts fit together.
 //!
-//! client → `api` (SQL functions), `drive` (handlers in the database) and `triggers` (the state machine) → `engine` (the rules, pure) and `store` (the SQL)
-//! → the tables of schema `stepwise` → `events` (NOTIFY). `pg` is the glue. Arrows never point back up.
+//! client → `api` (SQL functions), `drive` (handlers in the database) and `triggers` (the state machine) → `engine` (the
+//! rules, pure) and `store` (the SQL) → the tables of schema `stepwise` → `events` (NOTIFY). `picture` draws what the store
+//! has read, `pg` is the glue. Arrows never point back up.
 #![deny(unsafe_code)]
 
 use pgrx::prelude::*;
@@ -15,6 +16,7 @@ mod events;
 mod pg;
 #[cfg(any(test, feature = "pg_test"))]
 mod pg_tests;
+mod picture;
 mod store;
 mod triggers;
 

@@ -15,6 +15,8 @@ VALUES
     ('reader', 'calculate_dependency_levels'),
     ('reader', 'critical_path'),
     ('reader', 'explain_step'),
+    ('reader', 'render_task'),
+    ('reader', 'render_template'),
     ('reader', 'next_visible_at'),
     ('reader', 'template_definition'),
     ('reader', 'simulate_template'),

@@ -39,6 +39,8 @@ ALTER FUNCTION stepwise.next_visible_at SECURITY DEFINER SET search_path = pg_ca
 ALTER FUNCTION stepwise.template_definition SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.calculate_dependency_levels SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.critical_path SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.render_task SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.render_template SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.explain_step(bigint, text) SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.explain_step(bigint, integer) SET search_path = pg_catalog, pg_temp;
 
@@ -315,6 +317,10 @@ COMMENT ON FUNCTION stepwise.explain_step(bigint, text) IS
     'Why a step, named by its name, cannot be claimed now: one row per reason (task_ended, step_ended, waits_for_parent, held, never_by_worker, no_attempt_left, not_retryable, backoff, delayed, queue_paused), until when where that is known; or one row claimable with its rank in the queue, 1 for the next. Errors: P0002 for no such task or step, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.explain_step(bigint, integer) IS
     'explain_step for a step named by its step_id';
+COMMENT ON FUNCTION stepwise.render_task IS
+    'A picture of a task as it is now, as one text; format: text (a tree for a terminal), mermaid, dot, svg or html (a page with the graph, a chart of attempts and waits, and the history). Errors: P0002 for no such task, 22023 for another format, 54000 for a graph too large for svg and html (more than 2000 steps, 20000 dependencies or 20000 bends of long edges), 22004 for NULL';
+COMMENT ON FUNCTION stepwise.render_template IS
+    'A picture of a template; namespace NULL: the only one that has it, version NULL: the latest. Formats and errors: as render_task, and 22023 for a name that several namespaces have';
 COMMENT ON FUNCTION stepwise.next_visible_at IS
     'The earliest time at which a step of the named queues (NULL: all) can be claimed; it may be over. NULL: there is none. For a worker''s wait beside LISTEN stepwise_ready';
 COMMENT ON FUNCTION stepwise.grant_access IS

@@ -7,6 +7,7 @@ mod define;
 mod drive;
 mod inspect;
 mod operate;
+mod picture;
 mod simulate;
 pub mod sound;
 mod start;

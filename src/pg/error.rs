@@ -1,6 +1,7 @@
 //! From the errors of each layer to a Postgres error: SQLSTATE, lower-case message, DETAIL with the values, HINT.
 use crate::engine::refusal::Refusal;
 use crate::engine::template::TemplateError;
+use crate::picture::PictureError;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -120,5 +121,20 @@ impl Explain for Refusal {
     }
     fn hint(&self) -> Option<String> {
         Refusal::hint(self)
+    }
+}
+
+impl Explain for PictureError {
+    fn sqlstate(&self) -> PgSqlErrorCode {
+        match self {
+            Self::UnknownFormat { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::TooLarge { .. } => PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        }
+    }
+    fn detail(&self) -> Option<String> {
+        Some(PictureError::detail(self))
+    }
+    fn hint(&self) -> Option<String> {
+        Some(PictureError::hint(self).into())
     }
 }

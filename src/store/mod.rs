@@ -13,6 +13,7 @@ pub mod history;
 pub mod inspect;
 pub mod limits;
 pub mod operate;
+pub mod picture;
 pub mod propagate;
 pub mod purge;
 pub mod readers;
