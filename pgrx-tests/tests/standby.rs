@@ -19,7 +19,8 @@ fn value(function: &str, argument: &str, receipt: &str) -> String {
         "worker" => "w",
         "receipt" => receipt,
         "receipts" => return format!("{{{receipt}}}"),
-        "function" => "app.f",
+        "handler" => "app.missing",
+        "given" => "(1,1,1,1,n,t,1.0.0,s,,,,)",
         "payload" | "outcomes" => "{}",
         "definition" => r#"{"name": "another", "steps": [{"name": "a"}]}"#,
         "reason" => "because",
@@ -66,7 +67,9 @@ fn calls(client: &mut Client, receipt: &str) -> Vec<Call> {
                 })
                 .collect();
             // For workers too: asking for the time, or when to come back, writes nothing.
-            let reads = row.get::<_, bool>(3) || name == "now" || name == "next_visible_at";
+            let reads = row.get::<_, bool>(3) || name == "now" || name == "next_visible_at"
+                // It writes what the handler writes; this one does not exist.
+                || name == "call_handler";
             Call { sql: format!("SELECT * FROM stepwise.{name}({})", values.join(", ")), name, reads }
         })
         .collect()

@@ -88,7 +88,7 @@ pub fn settle(old: &TaskRow, asked: &TaskRow, now: Timestamp) -> Result<TaskRow,
         finished_at,
         deadline: asked.deadline.filter(|_| !ended),
         // Taken back to work by an operator, it has no deadline any more.
-        timed_out: asked.timed_out && !(old.finished_at.is_some() && !ended),
+        timed_out: asked.timed_out && (old.finished_at.is_none() || ended),
         ..*asked
     })
 }

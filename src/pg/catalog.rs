@@ -39,6 +39,12 @@ pub fn databases() -> Vec<(String, Oid)> {
     found
 }
 
+/// Refuses (25006) what a hot standby cannot do.
+pub fn refuse_on_standby(command: &CStr) {
+    // SAFETY: a C string for the message.
+    unsafe { pg_sys::PreventCommandDuringRecovery(command.as_ptr()) };
+}
+
 /// The role that acts: SET ROLE or the session's user, not the owner that a SECURITY DEFINER function runs as.
 pub fn actor() -> String {
     // SAFETY: the name is a C string in the current memory context; NULL where the role is gone.

@@ -8,6 +8,7 @@ use crate::engine::state::StepState;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::spi::{self, Statement};
 use crate::pg::value::param;
+use std::rc::Rc;
 
 /// What became of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +46,7 @@ static COMPLETE: Statement =
 pub fn signal(task_id: i64, step: &StepRef, payload: Jsonb, cause: Cause) -> Result<Signalled, StoreError> {
     spi::session(|spi| {
         let task = operate::task(spi, task_id)?;
-        let step_id = operate::step_id(&task.template, task_id, step)?;
-        let kind = task.template.step(step_id).map_or(StepKind::Work, |step| step.rule.kind);
-        if kind != StepKind::Wait {
-            return Err(Refusal::NoWait { kind: kind.as_str() }.into());
-        }
+        let (template, step_id) = (Rc::clone(&task.template), operate::step_id(&task.template, task_id, step)?);
         let [task, step] = [param(task_id), param(step_id)];
         let (state, remaining_parents, has_signal) = {
             let rows = LOCK.run(spi, &[task, step]);
@@ -57,6 +54,10 @@ pub fn signal(task_id: i64, step: &StepRef, payload: Jsonb, cause: Cause) -> Res
             let state = StepState::parse(&row.want::<String>(1)).unwrap_or(StepState::Cancelled);
             (state, row.want::<i32>(2), row.want::<bool>(3))
         };
+        let kind = template.step(step_id).map_or(StepKind::Work, |step| step.rule.kind);
+        if kind != StepKind::Wait {
+            return Err(Refusal::NoWait { kind: kind.as_str() }.into());
+        }
         match state {
             StepState::Complete => Ok(Signalled::AlreadyDone),
             StepState::Pending if remaining_parents > 0 && has_signal => Ok(Signalled::AlreadyDone),

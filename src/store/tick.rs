@@ -5,6 +5,7 @@ use crate::engine::state::StepState;
 use crate::engine::time::Timestamp;
 use crate::events;
 use crate::pg::array::array;
+use crate::pg::catalog;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
 use crate::pg::value::param;
@@ -35,6 +36,8 @@ static LOCK: Statement = Statement::write(
 
 /// Does what is due and tells waiting workers of steps that have become claimable by the passing of time.
 pub fn tick() -> Ticked {
+    // Where nothing is due it would write nothing, but tell workers of steps that they cannot claim.
+    catalog::refuse_on_standby(c"stepwise.tick()");
     let now = time::now();
     spi::session(|spi| {
         let (expired, waits) = due(spi, now);
