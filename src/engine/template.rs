@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(queues(r#""defaults": {"queue": "d"},"#), pairs([("d", true), ("q", true), ("d", false)]));
         assert_eq!(
             refused_step(r#""handler": {"sqll": "x"}"#),
-            "steps[0].handler: unknown field `sqll`, expected `sql`"
+            "steps[0].handler.sqll: unknown field `sqll`, expected `sql`"
         );
         assert!(refused_step(r#""handler": 1"#).starts_with("steps[0].handler: invalid type"));
     }
