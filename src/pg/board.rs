@@ -172,7 +172,9 @@ pub fn coordinate(database: u32) -> bool {
     let entered = {
         let mut board = BOARD.exclusive();
         let known = board.coordinators.iter().position(|one| one.database == database);
-        match known.or_else(|| board.coordinators.iter().position(|one| one.database == 0 || one.pid == 0)) {
+        let new = || board.coordinators.iter().position(|one| one.database == 0);
+        let left = || board.coordinators.iter().position(|one| one.pid == 0);
+        match known.or_else(new).or_else(left) {
             Some(place) if board.coordinators[place].pid == 0 || board.coordinators[place].database != database => {
                 let sleeps_until = AtomicI64::new(i64::MIN);
                 board.coordinators[place] =

@@ -49,17 +49,6 @@ impl Jsonb {
         Jsonb(unsafe { pg_sys::SPI_datumTransfer(self.0, false, -1) })
     }
 
-    /// A copy that lives as long as the process; for one value at a time of a process that runs handlers.
-    pub fn keep_in_process(self) -> Jsonb {
-        // SAFETY: a plain copy made in a context that is never reset, and the context that was current put back.
-        unsafe {
-            let before = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
-            let copy = self.plain();
-            pg_sys::MemoryContextSwitchTo(before);
-            copy
-        }
-    }
-
     /// `{"key": value, …}` of plain values; null where there is none.
     pub fn object<'a>(pairs: impl Iterator<Item = (&'a str, Option<Jsonb>)>) -> Jsonb {
         use pg_sys::JsonbIteratorToken::{WJB_BEGIN_OBJECT, WJB_END_OBJECT, WJB_KEY, WJB_VALUE};

@@ -72,19 +72,6 @@ macro_rules! take {
 static TAKE: Statement = Statement::write(take!("", "", ""));
 static TAKE_LIMITED: Statement = Statement::write(take!(", limited = i.limited", ", $6", ", limited"));
 
-impl ClaimedStep {
-    /// Its payloads in memory that outlives the transaction.
-    pub fn keep(self) -> ClaimedStep {
-        let for_ever = |payload: Option<Jsonb>| payload.map(Jsonb::keep_in_process);
-        ClaimedStep {
-            context: for_ever(self.context),
-            inputs: for_ever(self.inputs),
-            dependencies: for_ever(self.dependencies),
-            ..self
-        }
-    }
-}
-
 /// What a claim hands out.
 pub struct Claimed {
     pub steps: Vec<ClaimedStep>,

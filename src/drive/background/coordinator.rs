@@ -14,7 +14,8 @@ use crate::store::claimable::Source;
 use crate::store::report::{self, Report, Verdict};
 use crate::store::tick;
 use pgrx::pg_sys::Oid;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 static DUE_ROLES: Statement = Statement::fresh(include_str!("../../../sql/query/due_roles.sql"));
 
@@ -37,10 +38,10 @@ pub fn main(database: Oid) {
         pgrx::log!("pg_stepwise: this database has a coordinator");
         return;
     }
-    let mut started: Vec<(u32, Started)> = Vec::new();
+    let mut team = Team::default();
     while !process::must_end() {
         process::reload();
-        started.retain(|(_, runner)| !runner.has_ended());
+        team.take_leave();
         // Whatever is committed from here on wakes it: it will look again.
         board::sleep_until(database.to_u32(), None);
         process::report_activity(Some("tick"));
@@ -48,7 +49,7 @@ pub fn main(database: Oid) {
         process::report_activity(None);
         let pause = match looked {
             Ok((next_at, due)) => {
-                let room = provide_runners(database, due, &mut started);
+                let room = team.provide(database, due);
                 board::sleep_until(database.to_u32(), next_at);
                 let until = next_at.map(|at| Duration::from_micros(at.since(time::now()).0.max(0) as u64));
                 if room { until } else { Some(until.map_or(AFTER_NO_ROOM, |until| until.min(AFTER_NO_ROOM))) }
@@ -57,7 +58,7 @@ pub fn main(database: Oid) {
         };
         wait::latch(pause);
     }
-    for (_, runner) in started {
+    for (_, runner, _) in team.started {
         runner.terminate();
     }
 }
@@ -105,37 +106,64 @@ fn give_up(role: &str) {
     report::report(&reports);
 }
 
-/// Wakes or starts runners for these roles; whether there was room for all.
-fn provide_runners(database: Oid, due: Vec<Due>, started: &mut Vec<(u32, Started)>) -> bool {
-    let most = guc::max_handlers();
-    let mut room = true;
-    for Due { role, oid, steps } in due {
-        let Some(oid) = oid else { continue };
-        let role_id = oid.to_u32();
-        let runners = board::runners();
-        let here = runners.iter().filter(|runner| runner.database == database.to_u32());
-        let (mine, others): (Vec<&Runner>, Vec<&Runner>) = here.partition(|runner| runner.role == role_id);
-        mine.iter().filter(|runner| runner.idle).take(steps).for_each(|runner| board::wake(runner.pid));
-        // One that was started a moment ago may not be on the board yet.
-        let for_role = mine.len().max(started.iter().filter(|(role, _)| *role == role_id).count());
-        let count = started.len().max(mine.len() + others.len());
-        let wanted = steps.min(most).saturating_sub(for_role);
-        let free = most.saturating_sub(count);
-        for _ in 0..wanted.min(free) {
-            let title = format!("pg_stepwise handlers of {role}");
-            let extra = role_id.to_string();
-            match process::start("pg_stepwise runner", &title, "stepwise_runner_main", database, &extra) {
-                Some(runner) => started.push((role_id, runner)),
-                None => room = false,
+/// The runners of this database.
+#[derive(Default)]
+struct Team {
+    /// Those that this coordinator has started: as which role, and when.
+    started: Vec<(u32, Started, Instant)>,
+    /// Roles whose runners ended as soon as they were started, and when: nothing is gained by trying again at once.
+    failed: HashMap<u32, Instant>,
+}
+
+impl Team {
+    fn take_leave(&mut self) {
+        let failed = &mut self.failed;
+        self.started.retain(|(role, runner, since)| {
+            let ended = runner.has_ended();
+            if ended && since.elapsed() < AFTER_NO_ROOM {
+                failed.insert(*role, Instant::now());
             }
-        }
-        if wanted > free && for_role == 0 && most > 0 {
-            room = false;
-            // Whoever waits for work of another role makes room.
-            if let Some(idle) = others.iter().find(|runner| runner.idle) {
-                board::terminate(idle.pid);
-            }
-        }
+            !ended
+        });
+        failed.retain(|_, at| at.elapsed() < AFTER_NO_ROOM);
     }
-    room
+
+    /// Wakes or starts runners for these roles; whether there was room for all.
+    fn provide(&mut self, database: Oid, due: Vec<Due>) -> bool {
+        let most = guc::max_handlers();
+        let mut room = true;
+        for Due { role, oid, steps } in due {
+            let Some(oid) = oid else { continue };
+            let role_id = oid.to_u32();
+            if self.failed.contains_key(&role_id) {
+                room = false;
+                continue;
+            }
+            let runners = board::runners();
+            let here = runners.iter().filter(|runner| runner.database == database.to_u32());
+            let (mine, others): (Vec<&Runner>, Vec<&Runner>) = here.partition(|runner| runner.role == role_id);
+            mine.iter().filter(|runner| runner.idle).take(steps).for_each(|runner| board::wake(runner.pid));
+            // One that was started a moment ago may not be on the board yet.
+            let for_role = mine.len().max(self.started.iter().filter(|(role, ..)| *role == role_id).count());
+            let count = self.started.len().max(mine.len() + others.len());
+            let wanted = steps.min(most).saturating_sub(for_role);
+            let free = most.saturating_sub(count);
+            for _ in 0..wanted.min(free) {
+                let title = format!("pg_stepwise handlers of {role}");
+                let extra = role_id.to_string();
+                match process::start("pg_stepwise runner", &title, "stepwise_runner_main", database, &extra) {
+                    Some(runner) => self.started.push((role_id, runner, Instant::now())),
+                    None => room = false,
+                }
+            }
+            if wanted > free && for_role == 0 && most > 0 {
+                room = false;
+                // Whoever waits for work of another role makes room.
+                if let Some(idle) = others.iter().find(|runner| runner.idle) {
+                    board::terminate(idle.pid);
+                }
+            }
+        }
+        room
+    }
 }

@@ -17,13 +17,13 @@ const LINGER: Duration = Duration::from_secs(10);
 /// A lease is that much longer than the time a handler has, so that the timeout is reported before the lease ends.
 const GRACE: Span = Span::from_secs(10);
 
-/// What is kept of a claimed step from one transaction to the next.
+/// What is kept of a claimed step from one transaction to the next: its payloads live in the memory of the first.
 struct Held {
-    receipt: [u8; 16],
     name: String,
     handler: String,
     timeout: Span,
     step: ClaimedStep,
+    payloads: [Option<Box<[u8]>>; 3],
 }
 
 pub fn main(database: Oid) {
@@ -60,21 +60,27 @@ fn next(worker: &str) -> Option<Held> {
     let role = catalog::actor();
     let source = Source::InDatabase { queues: None, role: Some(&role) };
     let request = Request { worker, source, max_steps: 1, lease: None, grace: GRACE };
-    let step = as_engine(|| claim::claim(&request)).steps.pop()?;
+    let mut step = as_engine(|| claim::claim(&request)).steps.pop()?;
+    let payloads = [step.context.take(), step.inputs.take(), step.dependencies.take()];
     let known = step.template.step(step.step_id)?;
     Some(Held {
-        receipt: step.receipt,
         name: known.name.clone(),
         handler: known.handler.clone(),
         timeout: known.rule.lease(),
-        step: step.keep(),
+        payloads: payloads.map(|payload| payload.map(Jsonb::to_bytes)),
+        step,
     })
 }
 
-fn run(held: Held) {
+fn run(mut held: Held) {
     process::report_activity(Some(&format!("step {} of task {}: {}", held.name, held.step.task_id, held.handler)));
     let millis = (held.timeout.0 / 1000).clamp(1, i64::from(i32::MAX)) as i32;
+    let receipt = held.step.receipt;
     let ran = process::transaction(|| {
+        let [context, inputs, dependencies] = &held.payloads;
+        held.step.context = context.as_deref().map(Jsonb::from_bytes);
+        held.step.inputs = inputs.as_deref().map(Jsonb::from_bytes);
+        held.step.dependencies = dependencies.as_deref().map(Jsonb::from_bytes);
         process::timeout_on(millis);
         let report = handler::run(&held.step);
         process::timeout_off();
@@ -90,7 +96,7 @@ fn run(held: Held) {
             process::reset_session();
             let error = Some(Jsonb::from_text(&error));
             let verdict = Verdict::Fail { error, retryable: advice.retryable, retry_after_seconds: None };
-            as_engine(|| report::report(&[Report { receipt: held.receipt, verdict }]));
+            as_engine(|| report::report(&[Report { receipt, verdict }]));
         });
     }
     process::report_activity(None);
