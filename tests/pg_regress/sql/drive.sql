@@ -72,7 +72,7 @@ SELECT stepwise.create_task('odd') AS later \gset
 SELECT status, completed_steps, pending_steps FROM stepwise.run_task(:later, max_seconds => 0);
 SELECT name, state, att FROM test.steps WHERE task_id = :later;
 SELECT status FROM stepwise.run_task(:later);
-SELECT test.sql_template('slow', 'app.work', '{"defaults": {"backoff": {"base": "0.005s"}}}');
+SELECT test.sql_template('slow', 'app.work', '{"defaults": {"backoff": {"base": "0.1s"}}}');
 SELECT stepwise.create_task('slow', '{"fail": "first", "times": 2, "with": "SELECT 1 / 0"}') AS slow \gset
 SELECT status, failed_steps FROM stepwise.run_task(:slow);
 SELECT stepwise.create_task('slow', jsonb_build_object('fail', 'first', 'times', 2, 'with', $$ DO 'BEGIN RAISE ''twice''; END' $$)) AS slow \gset
