@@ -95,12 +95,16 @@ write_pgrx_config() {
   [ "$(cat "$PGRX_HOME/config.toml" 2>/dev/null)" = "$text" ] || printf '%s\n' "$text" >"$PGRX_HOME/config.toml"
 }
 
+# has_cron PREFIX: whether pg_cron is there.
+has_cron() { [ -e "$("$1/bin/pg_config" --sharedir)/extension/pg_cron.control" ]; }
+
 # copy_prefix MAJOR DEST: a private copy of an installation (hard links where possible: 0.1 s), so that nothing else
 # sees what is installed into it. An up-to-date copy is kept.
 copy_prefix() {
   local from=$BASE/pg$1 to=$2
   prefix_ready "$1" || die "PostgreSQL $1 is not set up: run .ci/setup $1"
-  if [ "$("$to/bin/pg_config" --version 2>/dev/null)" = "$("$from/bin/pg_config" --version)" ]; then return; fi
+  if [ "$("$to/bin/pg_config" --version 2>/dev/null)" = "$("$from/bin/pg_config" --version)" ] &&
+    { ! has_cron "$from" || has_cron "$to"; }; then return; fi
   rm -rf "$to"; mkdir -p "$(dirname "$to")"
   cp -al "$from" "$to" 2>/dev/null || { rm -rf "$to"; cp -a "$from" "$to"; }
 }
