@@ -1,5 +1,5 @@
--- Queues: pause, resume, limit. A limit of n is n rows of slots (010); a trigger keeps them, so that an UPDATE of
--- max_in_flight from any client does what set_queue_limit does.
+-- Queues: pause, resume, limit. A limit of n is n rows of slots (010). A trigger keeps them and tells waiting workers, so
+-- that an UPDATE of max_in_flight or paused from any client does what the functions do.
 
 -- SECURITY DEFINER: whoever may set a queue's limit needs no right on slots and steps.
 CREATE FUNCTION stepwise.queues_after_update() RETURNS trigger
@@ -10,6 +10,13 @@ DECLARE
     held record;
     place integer := 0;
 BEGIN
+    IF NEW.max_in_flight = OLD.max_in_flight THEN
+        -- It was paused or resumed.
+        IF NOT NEW.paused THEN
+            PERFORM stepwise.wake_queue(NEW.name);
+        END IF;
+        RETURN NULL;
+    END IF;
     IF NEW.max_in_flight = 0 THEN
         DELETE FROM stepwise.slots WHERE kind = 'queue' AND owner_id = NEW.queue_id;
         PERFORM stepwise.wake_queue(NEW.name);
@@ -44,8 +51,8 @@ BEGIN
 END
 $function$;
 
-CREATE TRIGGER queues_after_update AFTER UPDATE OF max_in_flight ON stepwise.queues
-    FOR EACH ROW WHEN (NEW.max_in_flight IS DISTINCT FROM OLD.max_in_flight)
+CREATE TRIGGER queues_after_update AFTER UPDATE OF max_in_flight, paused ON stepwise.queues
+    FOR EACH ROW WHEN ((NEW.max_in_flight, NEW.paused) IS DISTINCT FROM (OLD.max_in_flight, OLD.paused))
     EXECUTE FUNCTION stepwise.queues_after_update();
 
 -- SECURITY DEFINER: an operator has no right on the table. They run no code of a user.
@@ -91,9 +98,6 @@ BEGIN
         RETURN false;
     END IF;
     UPDATE stepwise.queues AS q SET paused = set_queue_paused.paused WHERE q.name = queue;
-    IF NOT set_queue_paused.paused THEN
-        PERFORM stepwise.wake_queue(queue);
-    END IF;
     RETURN true;
 END
 $function$;

@@ -121,7 +121,7 @@ COMMENT ON COLUMN stepwise.template_steps.parents IS 'step_ids that it depends o
 COMMENT ON COLUMN stepwise.template_steps.children IS 'step_ids that depend on it, ascending';
 COMMENT ON COLUMN stepwise.template_steps.config IS 'Handed to the worker with every claim';
 
-COMMENT ON TABLE stepwise.tasks IS 'One run of a template. The counters belong to the triggers';
+COMMENT ON TABLE stepwise.tasks IS 'One execution of a template. The counters belong to the triggers';
 COMMENT ON COLUMN stepwise.tasks.task_id IS 'Key';
 COMMENT ON COLUMN stepwise.tasks.template_id IS 'The template it runs';
 COMMENT ON COLUMN stepwise.tasks.created_at IS 'When create_task made it';
@@ -293,8 +293,8 @@ COMMENT ON FUNCTION stepwise.set_queue_paused IS
 COMMENT ON FUNCTION stepwise.set_queue_limit IS
     'The most steps of the queue that are in progress at once: 1 to 1000, 0 is no limit. Counts for claims that begin after its commit; steps in progress beyond it go on, and none is handed out until they are within it. Errors: 22023 out of range, P0002 for no such queue, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.queues_after_update IS
-    'Trigger: keeps the places of a queue''s limit';
-COMMENT ON TRIGGER queues_after_update ON stepwise.queues IS 'The places of a queue''s limit';
+    'Trigger: keeps the places of a queue''s limit, and tells waiting workers when it may hand out more';
+COMMENT ON TRIGGER queues_after_update ON stepwise.queues IS 'The places of a queue''s limit; who waits for it is told';
 COMMENT ON FUNCTION stepwise.now IS
     'The clock of every rule: clock_timestamp() plus the setting stepwise.clock_offset';
 COMMENT ON FUNCTION stepwise.calculate_backoff IS
@@ -314,7 +314,7 @@ COMMENT ON FUNCTION stepwise.calculate_dependency_levels IS
 COMMENT ON FUNCTION stepwise.critical_path IS
     'The chain of steps of a task that takes the longest, by the run time of steps that have ended (measured) and, for the others, what the same step took in earlier tasks, else its timeout. until_its_end: the durations added up. Errors: P0002 for no such task, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.explain_step(bigint, text) IS
-    'Why a step, named by its name, cannot be claimed now: one row per reason (task_ended, step_ended, waits_for_parent, held, never_by_worker, no_attempt_left, not_retryable, backoff, delayed, queue_paused), until when where that is known; or one row claimable with its rank in the queue, 1 for the next. Errors: P0002 for no such task or step, 22004 for NULL';
+    'Why a step, named by its name, cannot be claimed now: one row per reason (task_ended, step_ended, waits_for_parent, held, never_by_worker, no_attempt_left, not_retryable, backoff, delayed, waits_for_signal, deadline_over, queue_paused, queue_full, task_full, key_full, not_queued), until when where that is known; or one row claimable with its rank in the queue, 1 for the next. Errors: P0002 for no such task or step, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.explain_step(bigint, integer) IS
     'explain_step for a step named by its step_id';
 COMMENT ON FUNCTION stepwise.render_task IS
@@ -322,7 +322,7 @@ COMMENT ON FUNCTION stepwise.render_task IS
 COMMENT ON FUNCTION stepwise.render_template IS
     'A picture of a template; namespace NULL: the only one that has it, version NULL: the latest. Formats and errors: as render_task, and 22023 for a name that several namespaces have';
 COMMENT ON FUNCTION stepwise.next_visible_at IS
-    'The earliest time at which a step of the named queues (NULL: all) can be claimed; it may be over. NULL: there is none. For a worker''s wait beside LISTEN stepwise_ready';
+    'The earliest time at which a step of the named queues (NULL: all) can be claimed; it may be over. Of a queue whose limit is reached, the end of the next lease; limits of tasks and keys are not asked. NULL: there is none. For a worker''s wait beside LISTEN stepwise_ready';
 COMMENT ON FUNCTION stepwise.grant_access IS
     'Gives a role a level: reader (see), worker (create, claim, report; no rights on tables), operator (both), author (all, and register templates). Errors: 22023 for another level, 22004 for NULL, 42704 for no such role';
 COMMENT ON FUNCTION stepwise.revoke_access IS
@@ -362,7 +362,7 @@ COMMENT ON FUNCTION stepwise.get_step_readiness_status_sql IS
 COMMENT ON VIEW stepwise.step_readiness IS
     'get_step_readiness_status_sql for all tasks; a condition task_id = ... reaches the indexes';
 COMMENT ON FUNCTION stepwise.verify IS
-    'Every violation of an invariant, of one task or (NULL) of all; no row: the data are sound. invariant: parents_first (a claim before a parent was settled), remaining_parents, visibility (who can be claimed), claim_token, counters (of the task), liveness (a task that cannot go on, or goes on after its end), outcome, attempts, history (order, legal changes), results, template (steps, queues, priorities), references (rows without what they refer to), rebuild (rows differ from the history), readiness (native and SQL answers differ)';
+    'Every violation of an invariant, of one task or (NULL) of all; no row: the data are sound. invariant: parents_first (a claim before a parent was settled), remaining_parents, visibility (who can be claimed), claim_token, counters (of the task), liveness (a task that cannot go on, or goes on after its end), outcome, attempts, history (order, legal changes), results, template (steps, queues, priorities), limits (places are held by steps in progress, and by each that is under a limit), references (rows without what they refer to), rebuild (rows differ from the history), readiness (native and SQL answers differ)';
 COMMENT ON FUNCTION stepwise.find_violations IS
     'verify for a range of tasks';
 COMMENT ON FUNCTION stepwise.fold_history IS
