@@ -12,6 +12,7 @@ pub mod jsonb;
 pub mod lookup;
 pub mod notify;
 pub mod numeric;
+pub mod per_row;
 pub mod process;
 pub mod random;
 pub mod rows;
