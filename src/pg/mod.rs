@@ -15,6 +15,7 @@ pub mod numeric;
 pub mod per_row;
 pub mod process;
 pub mod random;
+pub mod row_lock;
 pub mod rows;
 pub mod spi;
 pub mod time;
