@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod array;
+pub mod attempt;
 pub mod board;
 pub mod catalog;
 pub mod error;
