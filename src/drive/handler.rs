@@ -38,7 +38,7 @@ pub fn run(step: &ClaimedStep) -> Report {
             Err(failure) => {
                 let advice = failure::advice(&failure.sqlstate, failure.detail.as_deref());
                 Verdict::Fail {
-                    error: Some(error(failure).keep()),
+                    error: Some(error(*failure).keep()),
                     retryable: advice.retryable,
                     retry_after_seconds: advice.retry_after.map(Span::whole_seconds),
                 }

@@ -52,7 +52,7 @@ thread_local! {
 
 /// Runs a statement that returns one jsonb, with the rights and the settings in force. A cancel is no failure of the call:
 /// it is raised again.
-pub fn attempt(_session: &Session, sql: String, params: &[Param]) -> Result<Option<Jsonb>, Failure> {
+pub fn attempt(_session: &Session, sql: String, params: &[Param]) -> Result<Option<Jsonb>, Box<Failure>> {
     // SAFETY: as plpgsql runs a block with an EXCEPTION clause: memory context, resource owner, exception stack and error
     // context are put back to what they were. The closure owns nothing that would have to be dropped where an error jumps
     // over it; a plan is kept for ever, and prepared for parameters of these types.
@@ -94,7 +94,7 @@ pub fn attempt(_session: &Session, sql: String, params: &[Param]) -> Result<Opti
         if !known && !plan.get().is_null() {
             PLANS.with_borrow_mut(|plans| plans.insert(key, plan.get()));
         }
-        match failure.map(|error| (error, read(&*error))) {
+        match failure.map(|error| (error, Box::new(read(&*error)))) {
             Some((error, failure)) if failure.sqlstate == QUERY_CANCELED => {
                 drop(failure);
                 pg_sys::ReThrowError(error)
