@@ -19,8 +19,6 @@ fn value(function: &str, argument: &str, receipt: &str) -> String {
         "worker" => "w",
         "receipt" => receipt,
         "receipts" => return format!("{{{receipt}}}"),
-        "handler" => "app.missing",
-        "given" => "(1,1,1,1,n,t,1.0.0,s,,,,)",
         "payload" | "outcomes" => "{}",
         "definition" => r#"{"name": "another", "steps": [{"name": "a"}]}"#,
         "reason" => "because",
@@ -67,9 +65,7 @@ fn calls(client: &mut Client, receipt: &str) -> Vec<Call> {
                 })
                 .collect();
             // For workers too: asking for the time, or when to come back, writes nothing.
-            let reads = row.get::<_, bool>(3) || name == "now" || name == "next_visible_at"
-                // It writes what the handler writes; this one does not exist.
-                || name == "call_handler";
+            let reads = row.get::<_, bool>(3) || name == "now" || name == "next_visible_at";
             Call { sql: format!("SELECT * FROM stepwise.{name}({})", values.join(", ")), name, reads }
         })
         .collect()

@@ -6,7 +6,7 @@ SET live_steps = t.live_steps + i.live,
     failed_steps = t.failed_steps + i.failed,
     cancelled_steps = t.cancelled_steps + i.cancelled,
     state = CASE WHEN i.started AND t.state = 'pending' THEN 'in_progress' ELSE t.state END
-FROM unnest($1, $2, $3, $4, $5, $6) AS i (task_id, live, completed, failed, cancelled, started)
+FROM i
 WHERE t.task_id = i.task_id
     AND (i.live <> 0 OR i.completed <> 0 OR i.failed <> 0 OR i.cancelled <> 0
         OR (i.started AND t.state = 'pending'))

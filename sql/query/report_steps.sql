@@ -8,8 +8,7 @@ SET state = i.state,
     retryable = i.retryable,
     backoff_request_seconds = CASE WHEN i.retry_after IS NOT NULL THEN i.retry_after
         + greatest(0, least(1e9, round(date_part('epoch', $9 - s.last_attempted_at))))::integer END
-FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
-    AS i (task_id, step_id, claim_token, state, results, error, retryable, retry_after)
+FROM i
 WHERE s.task_id = i.task_id AND s.step_id = i.step_id
     AND s.state = 'in_progress' AND s.claim_token = i.claim_token
 RETURNING s.task_id, s.step_id, s.claim_token

@@ -8,5 +8,5 @@ SET remaining_parents = s.remaining_parents - i.settled,
         WHEN s.state = 'error' AND s.attempts < i.retry_limit AND s.retryable IS NOT FALSE THEN i.visible_at
         ELSE s.visible_at
     END
-FROM unnest($1, $2, $3, $4, $5) AS i (task_id, step_id, settled, visible_at, retry_limit)
+FROM i
 WHERE s.task_id = i.task_id AND s.step_id = i.step_id

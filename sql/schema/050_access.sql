@@ -46,7 +46,6 @@ VALUES
     ('worker', 'tick'),
     ('worker', 'run_task'),
     ('worker', 'run_steps'),
-    ('worker', 'call_handler'),
     ('worker', 'signal_step'),
     ('operator', 'pause_queue'),
     ('operator', 'resume_queue'),

@@ -274,8 +274,6 @@ COMMENT ON FUNCTION stepwise.run_task IS
     'Runs the steps of a task that have SQL handlers, in the caller''s session and transaction and with the caller''s rights, until none is ready, or max_seconds of the wall clock are over (NULL: no limit). wait_for_backoff: sleeps until backoffs, delays and leases of such steps end. Returns get_task_execution_context. Errors: P0002 for no such task, 22023 for a number out of range, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.run_steps IS
     'run_task for at most max_steps (1 to 100000) steps of any task of a queue (NULL: of every queue). Returns how many were executed, completed and failed. Errors: 22023 out of range, 22004 for NULL';
-COMMENT ON FUNCTION stepwise.call_handler IS
-    'Calls a SQL handler in a subtransaction: its results or, where it raises, all fields of the error as an object, with SQLSTATE and DETAIL beside it';
 COMMENT ON FUNCTION stepwise.inject_failure IS
     'For tests: the next attempts of a step, so many times, fail with this error instead of being made, in sessions with stepwise.testing = on. 0 times: none. Errors: P0002 for no such step, 22023 for a negative number, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.advance_clock IS

@@ -62,15 +62,11 @@ pub fn as_engine<R>(body: impl FnOnce() -> R) -> R {
 
 /// Runs the steps of one task that have SQL handlers.
 pub fn run_task(task_id: i64, patience: Patience) -> Result<Done, StoreError> {
+    catalog::refuse_on_standby(c"stepwise.run_task()");
     as_engine(|| spi::session(|spi| operate::task(spi, task_id).map(|_| ())))?;
     let mut done = Done::default();
     loop {
-        if round(Source::Task(task_id), "run_task", BATCH, patience, &mut done) {
-            if patience.is_over() {
-                break;
-            }
-            continue;
-        }
+        rounds(Source::Task(task_id), "run_task", None, patience, &mut done);
         if patience.is_over() || !patience.wait {
             break;
         }
@@ -91,44 +87,54 @@ fn until(then: Timestamp) -> Duration {
 
 /// Runs at most `most` steps of a queue, or of all of them, that have SQL handlers.
 pub fn run_steps(queues: Option<&[String]>, most: usize) -> Done {
+    catalog::refuse_on_standby(c"stepwise.run_steps()");
     let mut done = Done::default();
-    let patience = Patience::new(None, false);
-    while (done.executed as usize) < most {
-        let batch = BATCH.min(most - done.executed as usize);
-        if !round(Source::InDatabase { queues, role: None }, "run_steps", batch, patience, &mut done) {
-            break;
-        }
-    }
+    let source = Source::InDatabase { queues, role: None };
+    rounds(source, "run_steps", Some(most), Patience::new(None, false), &mut done);
     done
 }
 
-/// Claims once, runs what it got, reports; whether it got anything.
-fn round(source: Source, worker: &str, most: usize, patience: Patience, done: &mut Done) -> bool {
-    let request = Request { worker, source, max_steps: most, lease: None, grace: Span(0) };
-    let Claimed { steps, injected } = as_engine(|| claim::claim(&request));
-    done.executed += injected as i32;
-    done.failed += injected as i32;
-    let got = !steps.is_empty() || injected > 0;
-    let mut reports = Vec::with_capacity(steps.len());
-    let mut rest = steps.iter();
-    for step in rest.by_ref() {
-        reports.push(handler::run(step));
-        done.executed += 1;
-        match reports.last().map(|report| &report.verdict) {
-            Some(Verdict::Fail { .. }) => done.failed += 1,
-            _ => done.completed += 1,
-        }
-        if patience.is_over() {
+/// Claims, runs what it got and reports, over and over, until there is nothing to get. What it reports and what it claims
+/// next, it does in one go: only the handlers run as somebody else.
+fn rounds(source: Source, worker: &str, most: Option<usize>, patience: Patience, done: &mut Done) {
+    let claim = |executed: i32| {
+        let max_steps = most.map_or(BATCH, |most| BATCH.min(most - executed as usize));
+        claim::claim(&Request { worker, source, max_steps, lease: None, grace: Span(0) })
+    };
+    let mut claimed = as_engine(|| claim(done.executed));
+    loop {
+        let Claimed { steps, injected } = claimed;
+        done.executed += injected as i32;
+        done.failed += injected as i32;
+        if steps.is_empty() && injected == 0 {
             break;
         }
-    }
-    as_engine(|| {
-        // A handler may have cancelled or resolved a step itself: then its word counts, and the report is stale.
-        let outcomes = report::report(&reports);
-        debug_assert!(outcomes.iter().all(|outcome| *outcome != Outcome::NotFound));
-        for step in rest {
-            report::release(step.receipt);
+        let mut reports = Vec::with_capacity(steps.len());
+        let mut rest = steps.iter();
+        for step in rest.by_ref() {
+            reports.push(handler::run(step));
+            done.executed += 1;
+            match reports.last().map(|report| &report.verdict) {
+                Some(Verdict::Fail { .. }) => done.failed += 1,
+                _ => done.completed += 1,
+            }
+            if patience.is_over() {
+                break;
+            }
         }
-    });
-    got
+        let next = as_engine(|| {
+            // A handler may have cancelled or resolved a step itself: then its word counts, and the report is stale.
+            let outcomes = report::report(&reports);
+            debug_assert!(outcomes.iter().all(|outcome| *outcome != Outcome::NotFound));
+            for step in rest {
+                report::release(step.receipt);
+            }
+            let is_over = patience.is_over() || most.is_some_and(|most| done.executed as usize >= most);
+            (!is_over).then(|| claim(done.executed))
+        });
+        match next {
+            Some(next) => claimed = next,
+            None => break,
+        }
+    }
 }

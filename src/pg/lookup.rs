@@ -57,7 +57,7 @@ impl Key {
     }
 
     /// As conditions on the first columns of an index.
-    fn conditions(self) -> [pg_sys::ScanKeyData; 2] {
+    pub(super) fn conditions(self) -> [pg_sys::ScanKeyData; 2] {
         let (equal, from, to) =
             (pg_sys::BTEqualStrategyNumber, pg_sys::BTGreaterEqualStrategyNumber, pg_sys::BTLessEqualStrategyNumber);
         let (first, second) = match self {
@@ -134,7 +134,7 @@ impl Keyed {
 }
 
 /// The index of the table's primary key, from what the backend keeps about the table: no look-up by name.
-unsafe fn primary_key(heap: pg_sys::Relation) -> pg_sys::Oid {
+pub(super) unsafe fn primary_key(heap: pg_sys::Relation) -> pg_sys::Oid {
     // SAFETY: an open relation.
     unsafe {
         #[cfg(not(feature = "pg18"))]
@@ -144,7 +144,7 @@ unsafe fn primary_key(heap: pg_sys::Relation) -> pg_sys::Oid {
     }
 }
 
-unsafe fn begin(
+pub(super) unsafe fn begin(
     heap: pg_sys::Relation,
     index: pg_sys::Relation,
     snapshot: pg_sys::Snapshot,

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 pub mod array;
+pub mod attempt;
 pub mod board;
 pub mod catalog;
 pub mod error;
@@ -12,8 +13,10 @@ pub mod jsonb;
 pub mod lookup;
 pub mod notify;
 pub mod numeric;
+pub mod per_row;
 pub mod process;
 pub mod random;
+pub mod row_lock;
 pub mod rows;
 pub mod spi;
 pub mod time;

@@ -201,7 +201,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    fn take() -> Self {
+    pub(super) fn take() -> Self {
         // SAFETY: SPI has just executed a statement.
         unsafe {
             let rows = Rows { table: pg_sys::SPI_tuptable, count: pg_sys::SPI_processed as usize };
@@ -265,7 +265,7 @@ impl Row<'_> {
     }
 }
 
-fn split(params: &[Param]) -> (Vec<Datum>, Vec<u8>) {
+pub(super) fn split(params: &[Param]) -> (Vec<Datum>, Vec<u8>) {
     params.iter().map(|param| (param.datum, if param.null { b'n' } else { b' ' })).unzip()
 }
 

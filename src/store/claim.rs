@@ -10,6 +10,7 @@ use crate::pg::array::array;
 use crate::pg::guc;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::lookup::{Key, Sees};
+use crate::pg::per_row::{PerRow, cells, per_row};
 use crate::pg::random;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
@@ -56,21 +57,21 @@ pub struct Request<'a> {
 }
 
 macro_rules! take {
-    ($set:literal, $columns:literal, $names:literal) => {
-        concat!(
-            "UPDATE stepwise.steps s \
-             SET state = 'in_progress', claim_token = i.claim_token, visible_at = i.lease_expires_at, worker = $5",
-            $set,
-            " FROM unnest($1, $2, $3, $4",
-            $columns,
-            ") AS i (task_id, step_id, claim_token, lease_expires_at",
-            $names,
-            ") WHERE s.task_id = i.task_id AND s.step_id = i.step_id"
+    ($set:literal, $names:literal, $params:literal) => {
+        per_row!(
+            concat!("task_id, step_id, claim_token, lease_expires_at", $names),
+            concat!("$1, $2, $3, $4", $params),
+            concat!(
+                "UPDATE stepwise.steps s SET state = 'in_progress', claim_token = i.claim_token, \
+                     visible_at = i.lease_expires_at, worker = $5",
+                $set,
+                " FROM i WHERE s.task_id = i.task_id AND s.step_id = i.step_id"
+            )
         )
     };
 }
-static TAKE: Statement = Statement::write(take!("", "", ""));
-static TAKE_LIMITED: Statement = Statement::write(take!(", limited = i.limited", ", $6", ", limited"));
+static TAKE: PerRow = take!("", "", "");
+static TAKE_LIMITED: PerRow = take!(", limited = i.limited", ", limited", ", $6");
 
 /// What a claim hands out.
 pub struct Claimed {
@@ -160,14 +161,14 @@ fn mark(spi: &Session, worker: &str, steps: &[ClaimedStep], pending_tasks: Vec<i
     let step_ids: Vec<i32> = rows.iter().map(|row| row.1).collect();
     let tokens: Vec<i64> = rows.iter().map(|row| row.2).collect();
     let leases: Vec<Timestamp> = rows.iter().map(|row| row.3).collect();
-    let mut params = vec![array(&task_ids), array(&step_ids), array(&tokens), array(&leases), param(worker)];
+    let mut params = vec![cells(&task_ids), cells(&step_ids), cells(&tokens), cells(&leases), param(worker)];
     let statement = if limited.is_empty() {
         &TAKE
     } else {
-        params.push(array(&rows.iter().map(|row| limited.contains(&(row.0, row.1))).collect::<Vec<bool>>()));
+        params.push(cells(&rows.iter().map(|row| limited.contains(&(row.0, row.1))).collect::<Vec<bool>>()));
         &TAKE_LIMITED
     };
-    scope::claiming(pending_tasks, || statement.run(spi, &params));
+    scope::claiming(pending_tasks, || statement.run(spi, rows.len(), &params));
 }
 
 /// What the parents of the steps returned. They are final: a step is claimable only once its parents have settled.

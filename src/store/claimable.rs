@@ -2,6 +2,7 @@
 //! limits that it is under. What time has decided about the rows met on the way (`settle`) is done here too.
 use super::graph_cache::{self, CachedTemplate};
 use super::limits::{self, Owner};
+use super::of_task;
 use super::settle;
 use crate::engine::rule::StepKind;
 use crate::engine::state::StepState;
@@ -11,7 +12,7 @@ use crate::pg::array::array;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::spi::{Cursor, Row, Session, Statement};
 use crate::pg::value::{Param, optional, param};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 /// The columns of a claimable row, locked where nobody else has locked it.
@@ -115,12 +116,6 @@ static LOCK: Statement = Statement::write(claimable!(
     "s.visible_at <= $3"
 ));
 
-// Of one task: what it runs in a session.
-static OF_TASK: Statement = Statement::write(claimable!(
-    "stepwise.steps s JOIN stepwise.queues q ON q.queue_id = s.queue_id",
-    concat!("s.task_id = $1 AND s.visible_at <= $2 AND NOT q.paused", in_database!())
-));
-
 // What most claims need, in one statement: the highest priority of one queue, unless it is paused or limited.
 static TOP_RANGE: Statement = Statement::scan(claimable!(
     "stepwise.steps s",
@@ -154,11 +149,11 @@ pub struct Found {
     pub task_is_pending: bool,
     /// It has taken places under limits.
     pub limited: bool,
-    state: StepState,
-    queue_id: i64,
-    priority: i16,
-    deadline: Option<Timestamp>,
-    concurrency_key: Option<String>,
+    pub(super) state: StepState,
+    pub(super) queue_id: i64,
+    pub(super) priority: i16,
+    pub(super) deadline: Option<Timestamp>,
+    pub(super) concurrency_key: Option<String>,
 }
 
 type Key = (i64, i32);
@@ -262,12 +257,8 @@ impl Search<'_> {
     }
 
     fn of_task(&mut self, task_id: i64) {
-        let rows = OF_TASK.run(self.spi, &[param(task_id), param(self.now)]);
-        let mut batch: Vec<Found> = rows.iter().map(|row| Found::read(&row)).collect();
-        drop(rows);
-        batch.sort_by_key(|row| std::cmp::Reverse(row.priority));
-        let queues: Vec<i64> = batch.iter().map(|row| row.queue_id).collect::<BTreeSet<i64>>().into_iter().collect();
-        self.max_in_flight.extend(limits::of_queues(self.spi, &queues));
+        let (mut batch, max_in_flight) = of_task::lock(task_id, self.now);
+        self.max_in_flight.extend(max_in_flight);
         batch.truncate(self.most);
         self.accept(batch);
     }

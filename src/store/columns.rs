@@ -35,6 +35,7 @@ pub mod steps {
         LIMITED "limited" 15
         STATE "state" 16
         WORKER "worker" 17
+        INPUTS "inputs" 18
         RESULTS "results" 19
         ERROR "error" 20
         SIGNAL "signal" 21
@@ -43,6 +44,7 @@ pub mod steps {
 
 pub mod queues {
     columns! {
+        MAX_IN_FLIGHT "max_in_flight" 3
         PAUSED "paused" 4
     }
 }
@@ -61,5 +63,7 @@ pub mod tasks {
         CANCELLED_STEPS "cancelled_steps" 11
         TIMED_OUT "timed_out" 13
         STATE "state" 14
+        CONCURRENCY_KEY "concurrency_key" 18
+        CONTEXT "context" 20
     }
 }

@@ -92,10 +92,6 @@ static WITHOUT_SLOTS: Statement = Statement::write(
      WHERE NOT EXISTS (SELECT FROM stepwise.slots s \
          WHERE s.kind = o.kind AND s.owner_id = o.owner_id AND s.key = o.key)",
 );
-static QUEUE_LIMITS: Statement = Statement::write(
-    "SELECT queue_id, max_in_flight FROM stepwise.queues WHERE queue_id = ANY ($1) AND max_in_flight > 0",
-);
-
 struct Columns {
     kinds: Vec<&'static str>,
     ids: Vec<i64>,
@@ -254,9 +250,4 @@ pub fn release(spi: &Session, steps: &[(i64, i32)]) {
     }
     let (task_ids, step_ids): (Vec<i64>, Vec<i32>) = steps.iter().copied().unzip();
     RELEASE.run(spi, &[array(&task_ids), array(&step_ids)]);
-}
-
-/// Which of these queues are limited, and to how many steps.
-pub fn of_queues(spi: &Session, queue_ids: &[i64]) -> Vec<(i64, i32)> {
-    QUEUE_LIMITS.run(spi, &[array(queue_ids)]).iter().map(|row| (row.want(1), row.want(2))).collect()
 }

@@ -12,6 +12,7 @@ pub mod handlers;
 pub mod history;
 pub mod inspect;
 pub mod limits;
+pub mod of_task;
 pub mod operate;
 pub mod picture;
 pub mod propagate;

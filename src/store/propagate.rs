@@ -13,6 +13,7 @@ use crate::engine::time::Timestamp;
 use crate::events;
 use crate::pg::array::array;
 use crate::pg::board;
+use crate::pg::per_row::{PerRow, cells, per_row};
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
 use crate::pg::value::param;
@@ -20,7 +21,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 type Key = (i64, i32);
 
-static SETTLE_CHILDREN: Statement = Statement::write(include_str!("../../sql/query/settle_children.sql"));
+static SETTLE_CHILDREN: PerRow = per_row!(
+    "task_id, step_id, settled, visible_at, retry_limit",
+    "$1, $2, $3, $4, $5",
+    include_str!("../../sql/query/settle_children.sql")
+);
 // stepwise.calculate_backoff is the rule itself. No row: nothing is left of the backoff.
 static KEEP_BACKOFF: Statement = Statement::write(
     "UPDATE stepwise.steps s SET visible_at = e.at FROM (\
@@ -41,7 +46,11 @@ static COMPLETE_SIGNALLED: Statement = Statement::write(
     "UPDATE stepwise.steps s SET state = 'complete', results = s.signal, signal = NULL \
      FROM unnest($1, $2) AS i (task_id, step_id) WHERE s.task_id = i.task_id AND s.step_id = i.step_id",
 );
-static COUNT_ON_TASKS: Statement = Statement::write(include_str!("../../sql/query/count_on_tasks.sql"));
+static COUNT_ON_TASKS: PerRow = per_row!(
+    "task_id, live, completed, failed, cancelled, started",
+    "$1, $2, $3, $4, $5, $6",
+    include_str!("../../sql/query/count_on_tasks.sql")
+);
 static STATES: Statement =
     Statement::write("SELECT step_id, state FROM stepwise.steps WHERE task_id = $1 ORDER BY step_id");
 static LOCK_STEPS: Statement = Statement::write(
@@ -221,8 +230,8 @@ fn settle_children(spi: &Session, wave: &[StepChange], now: Timestamp) -> Vec<St
         retry_limits.push(rule.filter(|rule| rule.retryable).map_or(0, |rule| rule.retry_limit));
     }
     let mut changed = scope::propagating(|| {
-        SETTLE_CHILDREN
-            .run(spi, &[array(&task_ids), array(&step_ids), array(&settled), array(&visible_at), array(&retry_limits)]);
+        let columns = [cells(&task_ids), cells(&step_ids), cells(&settled), cells(&visible_at), cells(&retry_limits)];
+        SETTLE_CHILDREN.run(spi, count, &columns);
     });
     keep_backoffs(spi, &mut changed, now);
     if !skipped_parent.is_empty() {
@@ -307,19 +316,20 @@ fn count_on_tasks(spi: &Session, tasks: BTreeMap<i64, Delta>, cause: Cause) {
     if tasks.is_empty() {
         return;
     }
-    let column = |value: fn(&Delta) -> i32| array(&tasks.iter().map(|(_, delta)| value(delta)).collect::<Vec<i32>>());
+    let column = |value: fn(&Delta) -> i32| cells(&tasks.iter().map(|(_, delta)| value(delta)).collect::<Vec<i32>>());
     let task_ids: Vec<i64> = tasks.iter().map(|(task_id, _)| *task_id).collect();
     let started: Vec<bool> = tasks.iter().map(|(_, delta)| delta.started).collect();
     scope::writing(cause, || {
         COUNT_ON_TASKS.run(
             spi,
+            task_ids.len(),
             &[
-                array(&task_ids),
+                cells(&task_ids),
                 column(|delta| delta.live),
                 column(|delta| delta.completed),
                 column(|delta| delta.failed),
                 column(|delta| delta.cancelled),
-                array(&started),
+                cells(&started),
             ],
         );
     });

@@ -3,8 +3,9 @@ use super::error::StoreError;
 use super::scope::{self, Cause};
 use crate::engine::receipt::{self, Receipt};
 use crate::engine::time::{Span, Timestamp};
-use crate::pg::array::{array, column};
+use crate::pg::array::array;
 use crate::pg::jsonb::Jsonb;
+use crate::pg::per_row::{PerRow, cells, optional_cells, per_row};
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
 use crate::pg::value::{Param, param};
@@ -52,7 +53,11 @@ impl Verdict {
     }
 }
 
-static REPORT: Statement = Statement::write(include_str!("../../sql/query/report_steps.sql"));
+static REPORT: PerRow = per_row!(
+    "task_id, step_id, claim_token, state, results, error, retryable, retry_after",
+    "$1, $2, $3, $4, $5, $6, $7, $8",
+    include_str!("../../sql/query/report_steps.sql")
+);
 static CLASSIFY: Statement = Statement::write(
     "SELECT i.ord, s.state, s.claim_token = i.claim_token \
      FROM unnest($1, $2, $3, $4) AS i (ord, task_id, step_id, claim_token) \
@@ -128,17 +133,17 @@ fn store(spi: &Session, reports: &[Report], receipts: &[Option<Receipt>], order:
         Verdict::Complete { .. } => None,
     });
     let params = [
-        array(&task_ids),
-        array(&step_ids),
-        array(&tokens),
-        array(&states),
-        column(results.collect()),
-        column(errors.collect()),
-        column(retryable.collect()),
-        column(retry_after.collect()),
+        cells(&task_ids),
+        cells(&step_ids),
+        cells(&tokens),
+        cells(&states),
+        optional_cells(results.collect()),
+        optional_cells(errors.collect()),
+        optional_cells(retryable.collect()),
+        optional_cells(retry_after.collect()),
         param(time::now()),
     ];
-    let rows = scope::writing(Cause::default(), || REPORT.run(spi, &params));
+    let rows = scope::writing(Cause::default(), || REPORT.run(spi, chosen.len(), &params));
     rows.iter().map(|row| (row.want(1), row.want(2), row.want(3))).collect()
 }
 

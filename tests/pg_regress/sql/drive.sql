@@ -32,6 +32,15 @@ SELECT code, message FROM test.refused('SELECT test.sql_template(''x'', ''app.no
 SELECT test.sql_template('odd', 'app."Odd name"');
 SELECT s.name, handler, in_database, q.name FROM stepwise.template_steps s JOIN stepwise.queues q USING (queue_id);
 
+-- A handler runs with the settings of whoever calls, from the first call in a session on.
+CREATE FUNCTION app.settings(given stepwise.step_context) RETURNS jsonb LANGUAGE sql AS $$
+    SELECT jsonb_object_agg(name, current_setting(name)) FROM unnest('{enable_seqscan,search_path}'::text[]) AS name
+$$;
+SELECT test.sql_template('settings', 'app.settings');
+SELECT stepwise.create_task('settings') AS settings \gset
+SELECT status FROM stepwise.run_task(:settings);
+SELECT name, results FROM test.steps WHERE task_id = :settings;
+
 -- The whole way, in one call; what a handler is given.
 SELECT stepwise.create_task('odd', '{"k": 1}') AS odd \gset
 SELECT template_name, status, total_steps, completed_steps, execution_status FROM stepwise.run_task(:odd);
@@ -115,6 +124,14 @@ SELECT status FROM stepwise.run_task(:denied);
 RESET search_path;
 RESET ROLE;
 SELECT name, results, error - 'context' AS error FROM test.steps WHERE task_id IN (:who, :denied);
+-- What a session has called as one role it may not call as another for that.
+REVOKE EXECUTE ON FUNCTION app.who FROM PUBLIC;
+SELECT stepwise.create_task('who') AS mine, stepwise.create_task('who') AS theirs \gset
+SELECT status FROM stepwise.run_task(:mine);
+SET ROLE regress_runner;
+SELECT status FROM stepwise.run_task(:theirs);
+RESET ROLE;
+SELECT name, state, error - 'context' AS error FROM test.steps WHERE task_id = :theirs;
 REVOKE EXECUTE ON FUNCTION app.work FROM PUBLIC;
 CREATE ROLE regress_author;
 SELECT stepwise.grant_access('regress_author', 'author');
