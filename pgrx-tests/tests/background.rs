@@ -143,6 +143,37 @@ fn workers_are_woken_when_a_backoff_ends_and_overdue_tasks_end_by_themselves() {
 }
 
 #[test]
+fn a_long_handler_keeps_no_other_step_waiting() {
+    let server = handlers::server("long");
+    let mut client = prepared(&server, "long");
+    register(&mut client, "slow", json!({"timeout": "1h", "config": {"sleep": 600}}));
+    register(&mut client, "quick", json!({}));
+    let slow = create(&mut client, "slow");
+    let state = "SELECT state FROM stepwise.steps WHERE task_id = $1";
+    wait::until("the long handler runs", || {
+        (text(&mut client, state, slow).as_deref() == Some("in_progress")).then_some(())
+    });
+    for _ in 0..3 {
+        let quick = create(&mut client, "quick");
+        wait::until("the other step is done", || {
+            (text(&mut client, state, quick).as_deref() == Some("complete")).then_some(())
+        });
+    }
+    assert_eq!(text(&mut client, state, slow).as_deref(), Some("in_progress"));
+}
+
+/// The preloaded library sees every utility statement; what one raises must reach the client as it is.
+#[test]
+fn errors_of_utility_statements_keep_their_fields() {
+    let server = handlers::server("utility");
+    let mut client = prepared(&server, "utility");
+    let raise = "DO $$ BEGIN RAISE 'mine' USING ERRCODE = 'JQ007', CONSTRAINT = 'c'; END $$";
+    let error = client.batch_execute(raise).unwrap_err();
+    let error = error.as_db_error().unwrap();
+    assert_eq!((error.code().code(), error.constraint()), ("JQ007", Some("c")));
+}
+
+#[test]
 fn an_idle_coordinator_does_nothing() {
     let server = handlers::server("idle");
     let mut client = prepared(&server, "idle");

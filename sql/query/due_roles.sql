@@ -5,7 +5,10 @@ WITH RECURSIVE ranges (queue_id, priority) AS (
            (SELECT s.priority FROM stepwise.steps AS s
             WHERE s.queue_id = q.queue_id AND s.visible_at IS NOT NULL ORDER BY s.priority DESC LIMIT 1)
     FROM stepwise.queues AS q
-    WHERE NOT q.paused
+    WHERE NOT q.paused AND (q.max_in_flight = 0 OR EXISTS (
+        SELECT FROM stepwise.slots AS b
+        WHERE b.kind = 'queue' AND b.owner_id = q.queue_id AND b.key = '' AND b.task_id IS NULL
+            AND b.number <= q.max_in_flight))
     UNION ALL
     SELECT r.queue_id,
            (SELECT s.priority FROM stepwise.steps AS s
@@ -19,15 +22,15 @@ SELECT d.created_by, o.oid,
            AND has_database_privilege(o.oid, current_database(), 'CONNECT'), false),
        d.steps
 FROM (
-    SELECT coalesce(t.created_by, '') AS created_by, count(*)::integer AS steps
+    SELECT coalesce(h.created_by, '') AS created_by, count(*)::integer AS steps
     FROM ranges AS r
     CROSS JOIN LATERAL (
-        SELECT s.task_id, s.step_id, s.template_id FROM stepwise.steps AS s
+        SELECT t.created_by FROM stepwise.steps AS s
+        JOIN stepwise.template_steps AS e ON e.template_id = s.template_id AND e.step_id = s.step_id AND e.in_database
+        JOIN stepwise.tasks AS t ON t.task_id = s.task_id
         WHERE s.queue_id = r.queue_id AND s.priority = r.priority AND s.visible_at <= $1
         ORDER BY s.visible_at LIMIT 100
     ) AS h
-    JOIN stepwise.template_steps AS e ON e.template_id = h.template_id AND e.step_id = h.step_id AND e.in_database
-    JOIN stepwise.tasks AS t ON t.task_id = h.task_id
     WHERE r.priority IS NOT NULL
     GROUP BY 1
 ) AS d

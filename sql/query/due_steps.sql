@@ -18,9 +18,10 @@ FROM ranges AS r
 CROSS JOIN LATERAL (
     SELECT s.task_id, s.step_id, s.template_id, s.state FROM stepwise.steps AS s
     WHERE s.queue_id = r.queue_id AND s.priority = r.priority AND s.visible_at <= $1
-    ORDER BY s.visible_at LIMIT 1000
+    ORDER BY s.visible_at LIMIT 10000
 ) AS h
 WHERE r.priority IS NOT NULL
     AND (h.state = 'in_progress' OR h.state = 'pending' AND EXISTS (
         SELECT FROM stepwise.template_steps AS e
         WHERE e.template_id = h.template_id AND e.step_id = h.step_id AND e.kind = 'wait'))
+LIMIT 1000

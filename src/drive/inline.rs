@@ -52,7 +52,8 @@ impl Patience {
 static NEXT_OF_TASK: Statement = Statement::write(
     "SELECT min(s.visible_at) FROM stepwise.steps s \
      JOIN stepwise.template_steps r ON r.template_id = s.template_id AND r.step_id = s.step_id \
-     WHERE s.task_id = $1 AND s.visible_at < 'infinity' AND (r.in_database OR r.kind = 'wait')",
+     JOIN stepwise.queues q ON q.queue_id = s.queue_id \
+     WHERE s.task_id = $1 AND s.visible_at < 'infinity' AND (r.in_database OR r.kind = 'wait') AND NOT q.paused",
 );
 
 /// As the owner of the tables, as a worker's calls run.
@@ -79,10 +80,10 @@ pub fn run_task(task_id: i64, patience: Patience) -> Result<Done, StoreError> {
     Ok(done)
 }
 
-/// From now until then, but a moment at least: whoever holds a step whose time is over may need it.
+/// From now until then, but a moment at least: a step whose time is over may be held by another session, or by a limit.
 fn until(then: Timestamp) -> Duration {
     let Span(micros) = then.since(time::now());
-    Duration::from_micros(micros.max(0) as u64).max(Duration::from_millis(2))
+    Duration::from_micros(micros.max(0) as u64).max(Duration::from_millis(20))
 }
 
 /// Runs at most `most` steps of a queue, or of all of them, that have SQL handlers.

@@ -54,10 +54,8 @@ static PRELOADED: AtomicBool = AtomicBool::new(false);
 thread_local! {
     /// The earliest time noted in the current transaction.
     static EARLIEST: Cell<i64> = const { Cell::new(i64::MAX) };
-    /// Steps with SQL handlers that became claimable in the current transaction.
-    static READY_HERE: Cell<usize> = const { Cell::new(0) };
-    /// This process runs handlers: of what it makes ready it takes one itself.
-    static RUNS_HANDLERS: Cell<bool> = const { Cell::new(false) };
+    /// Whether a step with a SQL handler became claimable in the current transaction.
+    static READY_HERE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Whether there is a board.
@@ -82,9 +80,7 @@ pub fn note(at: Timestamp) {
 
 /// Notes that a step with a SQL handler can be run when the current transaction has committed.
 pub fn note_ready() {
-    if exists() {
-        READY_HERE.set(READY_HERE.get() + 1);
-    }
+    READY_HERE.set(exists());
 }
 
 #[pg_guard]
@@ -92,8 +88,7 @@ unsafe extern "C-unwind" fn at_end_of_transaction(event: pg_sys::XactEvent::Type
     use pg_sys::XactEvent::*;
     match event {
         XACT_EVENT_COMMIT => {
-            let enough = if RUNS_HANDLERS.get() { 2 } else { 1 };
-            let earliest = if READY_HERE.take() >= enough { i64::MIN } else { EARLIEST.get() };
+            let earliest = if READY_HERE.take() { i64::MIN } else { EARLIEST.get() };
             if earliest < i64::MAX {
                 // SAFETY: set once at the start of the backend.
                 wake_coordinator(u32::from(unsafe { pg_sys::MyDatabaseId }), earliest);
@@ -101,7 +96,7 @@ unsafe extern "C-unwind" fn at_end_of_transaction(event: pg_sys::XactEvent::Type
             EARLIEST.set(i64::MAX);
         }
         XACT_EVENT_ABORT | XACT_EVENT_PREPARE => {
-            READY_HERE.set(0);
+            READY_HERE.set(false);
             EARLIEST.set(i64::MAX);
         }
         _ => {}
@@ -188,13 +183,24 @@ pub fn coordinate(database: u32) -> bool {
     entered
 }
 
-/// Says until when this coordinator sleeps. Before it looks at what is due it says "for ever", so that whatever is
-/// committed meanwhile wakes it.
-pub fn sleep_until(database: u32, at: Option<Timestamp>) {
+/// Says that this coordinator is about to look at what is due: whatever is committed from now on wakes it.
+pub fn stay_awake(database: u32) {
     let board = BOARD.share();
     for one in board.coordinators.iter().filter(|one| one.database == database) {
-        one.sleeps_until.store(at.map_or(i64::MAX, |at| at.0), Ordering::Release);
+        one.sleeps_until.store(i64::MAX, Ordering::Release);
     }
+}
+
+/// Says until when this coordinator sleeps; `false`: something has become due since it last looked, so it must look again.
+/// (Its latch may have been reset by a wait inside the look.)
+pub fn may_sleep_until(database: u32, at: Option<Timestamp>) -> bool {
+    let until = at.map_or(i64::MAX, |at| at.0);
+    let board = BOARD.share();
+    board
+        .coordinators
+        .iter()
+        .filter(|one| one.database == database)
+        .all(|one| one.sleeps_until.compare_exchange(i64::MAX, until, Ordering::AcqRel, Ordering::Acquire).is_ok())
 }
 
 /// Ends the coordinator and the runners of a database and keeps them away until then.
@@ -221,7 +227,6 @@ pub fn suspended_until(database: u32) -> Option<Timestamp> {
 
 /// Enters this process as a runner. `false`: there is no room.
 pub fn run_handlers(database: u32, role: u32) -> bool {
-    RUNS_HANDLERS.set(true);
     let entered = {
         let mut board = BOARD.exclusive();
         let free = board.runners.iter_mut().find(|runner| runner.pid == 0);

@@ -56,14 +56,17 @@ fn set(name: &CStr, value: &CStr, action: pg_sys::GucAction::Type) {
     unsafe { pg_sys::set_config_option(name.as_ptr(), value.as_ptr(), context, source, action, true, 0, false) };
 }
 
+/// Takes a setting of the session back to what it began with.
+pub fn reset_session(name: &CStr) {
+    let (context, source) = (pg_sys::GucContext::PGC_USERSET, pg_sys::GucSource::PGC_S_SESSION);
+    let action = pg_sys::GucAction::GUC_ACTION_SET;
+    // SAFETY: a C string; no value asks for the one to reset to.
+    unsafe { pg_sys::set_config_option(name.as_ptr(), std::ptr::null(), context, source, action, true, 0, false) };
+}
+
 /// Sets any setting until the end of the transaction.
 pub fn set_local(name: &CStr, value: &CStr) {
     set(name, value, pg_sys::GucAction::GUC_ACTION_LOCAL);
-}
-
-/// Sets any setting of the session.
-pub fn set_session(name: &CStr, value: &CStr) {
-    set(name, value, pg_sys::GucAction::GUC_ACTION_SET);
 }
 
 pub fn clock_offset() -> Span {

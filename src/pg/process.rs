@@ -205,11 +205,12 @@ pub fn report_activity(activity: Option<&str>) {
     }
 }
 
-/// Puts back what a handler may have changed in its session: settings, role, temporary tables, advisory locks.
+/// Puts back what a handler may have changed in its session: settings, roles, temporary tables, advisory locks.
 pub fn reset_session() {
     // SAFETY: what DISCARD ALL calls, as far as it can be done within a transaction.
     unsafe {
-        guc::set_session(c"role", c"none");
+        guc::reset_session(c"session_authorization");
+        guc::reset_session(c"role");
         pg_sys::ResetAllOptions();
         pg_sys::ResetTempTableNamespace();
         // Session-level advisory locks.

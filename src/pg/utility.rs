@@ -33,7 +33,8 @@ pub fn watch_drop_database() {
     }
 }
 
-#[pg_guard]
+/// Every utility statement of the server comes here. What the statement itself raises passes as it is: this frame has no
+/// guard, which would turn an error into less than it is, and owns nothing that would have to be dropped.
 #[allow(clippy::too_many_arguments)]
 unsafe extern "C-unwind" fn on_utility(
     statement: *mut pg_sys::PlannedStmt,
@@ -49,17 +50,20 @@ unsafe extern "C-unwind" fn on_utility(
     unsafe {
         let node = (*statement).utilityStmt;
         if !node.is_null() && (*node).type_ == pg_sys::NodeTag::T_DropdbStmt {
-            let drop = &*node.cast::<pg_sys::DropdbStmt>();
-            let name = CStr::from_ptr(drop.dbname).to_string_lossy();
-            // The statement itself waits some seconds for others to leave, and refuses whoever may not drop.
-            if let Some(database) = catalog::database(&name).filter(|oid| may_drop(*oid)) {
-                board::suspend(database.to_u32(), time::now().plus(STAY_AWAY));
-            }
+            before_drop(node.cast::<pg_sys::DropdbStmt>());
         }
         let next = PREVIOUS.get().copied().flatten().unwrap_or(standard_ProcessUtility);
-        pg_sys::ffi::pg_guard_ffi_boundary(|| {
-            next(statement, query, read_only_tree, context, params, environment, destination, completion)
-        });
+        next(statement, query, read_only_tree, context, params, environment, destination, completion);
+    }
+}
+
+/// The statement itself waits some seconds for others to leave, and refuses whoever may not drop.
+#[pg_guard]
+unsafe extern "C-unwind" fn before_drop(statement: *mut pg_sys::DropdbStmt) {
+    // SAFETY: a DropdbStmt, whose name is a C string.
+    let name = unsafe { CStr::from_ptr((*statement).dbname) }.to_string_lossy();
+    if let Some(database) = catalog::database(&name).filter(|oid| may_drop(*oid)) {
+        board::suspend(database.to_u32(), time::now().plus(STAY_AWAY));
     }
 }
 

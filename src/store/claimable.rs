@@ -4,6 +4,7 @@ use super::graph_cache::{self, CachedTemplate};
 use super::limits::{self, Owner};
 use super::of_task;
 use super::settle;
+use crate::engine::explain::Limit;
 use crate::engine::rule::StepKind;
 use crate::engine::state::StepState;
 use crate::engine::time::Timestamp;
@@ -259,8 +260,11 @@ impl Search<'_> {
     fn of_task(&mut self, task_id: i64) {
         let (mut batch, max_in_flight) = of_task::lock(task_id, self.now);
         self.max_in_flight.extend(max_in_flight);
-        batch.truncate(self.most);
-        self.accept(batch);
+        // Those that limits keep back make room for others.
+        while !batch.is_empty() && !self.is_done() {
+            let rest = batch.split_off(batch.len().min(self.wanted()));
+            self.accept(std::mem::replace(&mut batch, rest));
+        }
     }
 
     fn of_queue(&mut self, queue: &str) {
@@ -439,11 +443,39 @@ impl Search<'_> {
         limits::owners(&row.template, row.task_id, row.concurrency_key.as_deref(), row.queue_id, max_in_flight)
     }
 
-    /// Takes places for those rows that are under limits; whether some of them got none.
+    /// Takes places for those rows that are under limits; whether some of them got none. Places of a queue are asked for
+    /// last, for rows that have all others: what is locked and not taken is nobody's until the transaction ends.
     fn admit(&mut self, usable: Vec<Found>) -> bool {
+        let met = usable.len();
+        let mut taken: HashMap<Key, Vec<i64>> = HashMap::new();
+        let narrow = self.with_places(usable, |owner| owner.limit != Limit::Queue, &mut taken);
+        let admitted = self.with_places(narrow, |owner| owner.limit == Limit::Queue, &mut taken);
+        let mut slots = Vec::new();
+        let kept = admitted.len();
+        for mut row in admitted {
+            let of_row = taken.remove(&row.key()).unwrap_or_default();
+            row.limited = !of_row.is_empty();
+            slots.extend(of_row.into_iter().map(|slot| (slot, row.task_id, row.step_id)));
+            self.found.push(row);
+        }
+        limits::assign(self.spi, &slots);
+        kept < met
+    }
+
+    /// The rows for which there is a place under each of these limits, with the places locked.
+    fn with_places(
+        &mut self,
+        rows: Vec<Found>,
+        of: impl Fn(&Owner) -> bool,
+        taken: &mut HashMap<Key, Vec<i64>>,
+    ) -> Vec<Found> {
+        let owners = |search: &Self, row: &Found| search.owners(row).into_iter().filter(&of).collect::<Vec<Owner>>();
         let mut wanted: BTreeMap<Owner, i32> = BTreeMap::new();
-        for owner in usable.iter().flat_map(|row| self.owners(row)) {
+        for owner in rows.iter().flat_map(|row| owners(self, row)) {
             *wanted.entry(owner).or_default() += 1;
+        }
+        if wanted.is_empty() {
+            return rows;
         }
         let mut free = limits::free(self.spi, &wanted);
         let has = |free: &BTreeMap<Owner, Vec<i64>>, owner: &Owner| free.get(owner).map_or(0, Vec::len);
@@ -455,22 +487,18 @@ impl Search<'_> {
         if !short.is_empty() && limits::regain(self.spi, &short, self.now) {
             free = limits::free(self.spi, &wanted);
         }
-        let mut taken = Vec::new();
-        let mut blocked = false;
-        for mut row in usable {
-            let owners = self.owners(&row);
+        let mut kept = Vec::with_capacity(rows.len());
+        for row in rows {
+            let owners = owners(self, &row);
             if owners.iter().all(|owner| has(&free, owner) > 0) {
                 let slots = owners.iter().filter_map(|owner| free.get_mut(owner)?.pop());
-                taken.extend(slots.map(|slot| (slot, row.task_id, row.step_id)));
-                row.limited = !owners.is_empty();
-                self.found.push(row);
+                taken.entry(row.key()).or_default().extend(slots);
+                kept.push(row);
             } else {
-                blocked = true;
                 self.blocked.insert(row.key());
             }
         }
-        limits::assign(self.spi, &taken);
-        blocked
+        kept
     }
 }
 

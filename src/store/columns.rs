@@ -63,6 +63,7 @@ pub mod tasks {
         CANCELLED_STEPS "cancelled_steps" 11
         TIMED_OUT "timed_out" 13
         STATE "state" 14
+        CREATED_BY "created_by" 15
         CONCURRENCY_KEY "concurrency_key" 18
         CONTEXT "context" 20
     }

@@ -3,6 +3,7 @@
 use super::claimable::Found;
 use super::columns::{QUEUES_BY_KEY, STEPS_BY_KEY, TASKS_BY_KEY, queues as queue, steps as step, tasks as task};
 use super::graph_cache;
+use crate::engine::rule::StepKind;
 use crate::engine::state::StepState;
 use crate::engine::time::Timestamp;
 use crate::pg::jsonb::Jsonb;
@@ -25,7 +26,7 @@ pub fn lock(task_id: i64, now: Timestamp) -> (Vec<Found>, HashMap<i64, i32>) {
         row.get::<Timestamp>(step::VISIBLE_AT).is_some_and(|visible_at| visible_at <= now)
             && graph_cache::template_of_row(row.want(step::TEMPLATE_ID))
                 .step(row.want(step::STEP_ID))
-                .is_some_and(|known| known.in_database)
+                .is_some_and(|known| known.in_database || known.rule.kind == StepKind::Wait)
             && !queues.entry(row.want(step::QUEUE_ID)).or_insert_with_key(|id| read_queue(*id)).paused
     };
     let this_task = Key::Run(task_id, task_id);
@@ -34,8 +35,10 @@ pub fn lock(task_id: i64, now: Timestamp) -> (Vec<Found>, HashMap<i64, i32>) {
         return (Vec::new(), HashMap::new());
     }
     TASKS_BY_KEY.each(Sees::Now, std::iter::once(this_task), |_, row| {
+        // One copy for all of them.
+        let context = row.get::<Jsonb>(task::CONTEXT).map(Jsonb::keep);
         for (_, found) in &mut rows {
-            found.context = row.get::<Jsonb>(task::CONTEXT).map(Jsonb::keep);
+            found.context = context;
             found.task_is_pending = row.text(task::STATE) == "pending";
             found.deadline = row.get(task::DEADLINE);
             found.concurrency_key = row.get(task::CONCURRENCY_KEY);

@@ -2,7 +2,7 @@
 //! same to what they meet (`claimable`), so calling this is a matter of punctuality, not of correctness.
 use super::settle;
 use crate::engine::state::StepState;
-use crate::engine::time::Timestamp;
+use crate::engine::time::{Span, Timestamp};
 use crate::events;
 use crate::pg::array::array;
 use crate::pg::catalog;
@@ -21,8 +21,7 @@ pub struct Ticked {
     pub next_at: Option<Timestamp>,
 }
 
-// Of each queue and priority the oldest visible rows are looked at, as many as a claim hands out at most: what lies
-// behind them comes to the front in its turn.
+// Of each queue and priority the oldest ten thousand visible rows are looked at.
 static DUE: Statement = Statement::write(include_str!("../../sql/query/due_steps.sql"));
 static OVERDUE: Statement =
     Statement::write("SELECT task_id FROM stepwise.tasks WHERE deadline <= $1 ORDER BY deadline LIMIT 1000");
@@ -40,12 +39,19 @@ pub fn tick() -> Ticked {
     catalog::refuse_on_standby(c"stepwise.tick()");
     let now = time::now();
     spi::session(|spi| {
-        let (expired, waits) = due(spi, now);
+        let (found, expired, waits) = due(spi, now);
         let (expired_leases, failed_waits) = (expired.len() as i32, waits.len() as i32);
         settle::expire_leases(spi, expired);
         settle::fail_waits(spi, waits);
         let overdue: Vec<i64> = OVERDUE.run(spi, &[param(now)]).iter().map(|row| row.want(1)).collect();
+        let overdue_tasks = overdue.len() as i32;
         let ended_tasks = settle::end_overdue(spi, overdue, now);
+        // What others have locked, or what was too much for one go, is tried again soon.
+        let left = found != expired_leases + failed_waits
+            || found >= MOST
+            || overdue_tasks != ended_tasks
+            || overdue_tasks >= MOST;
+        let soon = left.then(|| now.plus(Span::from_secs(1)));
         let ready: Vec<i64> = READY.run(spi, &[param(now)]).iter().map(|row| row.want(1)).collect();
         events::announce_ready(ready.iter().copied());
         Ticked {
@@ -53,22 +59,26 @@ pub fn tick() -> Ticked {
             failed_waits,
             ended_tasks,
             ready_queues: ready.len() as i32,
-            next_at: next_due(spi, now),
+            next_at: next_due(spi, now).into_iter().chain(soon).min(),
         }
     })
 }
 
 type Keys = Vec<(i64, i32)>;
 
-/// Held steps whose leases are over, and waits whose time is over; locked.
-fn due(spi: &Session, now: Timestamp) -> (Keys, Keys) {
+/// As many as one tick settles of a kind, as the statements say.
+const MOST: i32 = 1000;
+
+/// How many were found; held steps whose leases are over, and waits whose time is over; locked.
+fn due(spi: &Session, now: Timestamp) -> (i32, Keys, Keys) {
     let rows = DUE.run(spi, &[param(now)]);
     let (task_ids, step_ids): (Vec<i64>, Vec<i32>) =
         rows.iter().map(|row| (row.want::<i64>(1), row.want::<i32>(2))).unzip();
     drop(rows);
     let (mut expired, mut waits) = (Vec::new(), Vec::new());
-    if task_ids.is_empty() {
-        return (expired, waits);
+    let found = task_ids.len() as i32;
+    if found == 0 {
+        return (0, expired, waits);
     }
     for row in LOCK.run(spi, &[array(&task_ids), array(&step_ids), param(now)]).iter() {
         match StepState::parse(&row.want::<String>(3)) {
@@ -77,7 +87,7 @@ fn due(spi: &Session, now: Timestamp) -> (Keys, Keys) {
             _ => {}
         }
     }
-    (expired, waits)
+    (found, expired, waits)
 }
 
 /// The earliest time after `now` at which a step becomes visible or a task runs out of time.

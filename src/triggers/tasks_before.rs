@@ -39,6 +39,8 @@ fn protect(update: &RowUpdate, old: &TaskRow, asked: &TaskRow) -> Result<(), Sto
         ("failed_steps", old.failed == asked.failed),
         ("cancelled_steps", old.cancelled == asked.cancelled),
         ("timed_out", old.timed_out == asked.timed_out),
+        // As whom the background runs its handlers.
+        ("created_by", before.get::<String>(column::CREATED_BY) == after.get::<String>(column::CREATED_BY)),
     ];
     match kept.into_iter().find(|(_, same)| !same) {
         Some((name, _)) => Err(StoreError::ProtectedTaskColumn { column: name, task_id }),

@@ -43,14 +43,16 @@ pub fn main(database: Oid) {
         process::reload();
         team.take_leave();
         // Whatever is committed from here on wakes it: it will look again.
-        board::sleep_until(database.to_u32(), None);
+        board::stay_awake(database.to_u32());
         process::report_activity(Some("tick"));
         let looked = process::transaction(look);
         process::report_activity(None);
         let pause = match looked {
             Ok((next_at, due)) => {
                 let room = team.provide(database, due);
-                board::sleep_until(database.to_u32(), next_at);
+                if !board::may_sleep_until(database.to_u32(), next_at) {
+                    continue;
+                }
                 let until = next_at.map(|at| Duration::from_micros(at.since(time::now()).0.max(0) as u64));
                 if room { until } else { Some(until.map_or(AFTER_NO_ROOM, |until| until.min(AFTER_NO_ROOM))) }
             }
@@ -69,6 +71,8 @@ fn look() -> (Option<Timestamp>, Vec<Due>) {
     if catalog::incarnation() == Oid::INVALID {
         return (None, Vec::new());
     }
+    // A session that holds a task for long must not hold up everybody else's: this is tried again.
+    guc::set_local(c"lock_timeout", c"1s");
     as_engine(|| {
         let next_at = tick::tick().next_at;
         let due: Vec<Due> = spi::session(|spi| {
@@ -143,8 +147,10 @@ impl Team {
             let here = runners.iter().filter(|runner| runner.database == database.to_u32());
             let (mine, others): (Vec<&Runner>, Vec<&Runner>) = here.partition(|runner| runner.role == role_id);
             mine.iter().filter(|runner| runner.idle).take(steps).for_each(|runner| board::wake(runner.pid));
-            // One that was started a moment ago may not be on the board yet.
-            let for_role = mine.len().max(self.started.iter().filter(|(role, ..)| *role == role_id).count());
+            // Whoever is busy takes none of these. One that was started a moment ago may not be on the board yet.
+            let idle = mine.iter().filter(|runner| runner.idle).count();
+            let started = self.started.iter().filter(|(role, ..)| *role == role_id).count();
+            let for_role = idle + started.saturating_sub(mine.len());
             let count = self.started.len().max(mine.len() + others.len());
             let wanted = steps.min(most).saturating_sub(for_role);
             let free = most.saturating_sub(count);
@@ -156,7 +162,7 @@ impl Team {
                     None => room = false,
                 }
             }
-            if wanted > free && for_role == 0 && most > 0 {
+            if wanted > free && for_role == 0 && mine.is_empty() && most > 0 {
                 room = false;
                 // Whoever waits for work of another role makes room.
                 if let Some(idle) = others.iter().find(|runner| runner.idle) {

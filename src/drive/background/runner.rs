@@ -33,10 +33,11 @@ pub fn main(database: Oid) {
         return;
     }
     process::report_activity(None);
-    let worker = format!("handlers of {}", process::transaction(catalog::actor).unwrap_or_default());
+    let Ok(role) = process::transaction(catalog::actor) else { return };
+    let worker = format!("handlers of {role}");
     loop {
         process::reload_as();
-        match process::transaction(|| next(&worker)) {
+        match process::transaction(|| next(&worker, &role)) {
             Ok(Some(held)) => run(held),
             Ok(None) => {
                 board::set_idle(true);
@@ -53,12 +54,11 @@ pub fn main(database: Oid) {
 }
 
 /// Claims the next step of a task of this role.
-fn next(worker: &str) -> Option<Held> {
+fn next(worker: &str, role: &str) -> Option<Held> {
     if catalog::incarnation() == Oid::INVALID {
         return None;
     }
-    let role = catalog::actor();
-    let source = Source::InDatabase { queues: None, role: Some(&role) };
+    let source = Source::InDatabase { queues: None, role: Some(role) };
     let request = Request { worker, source, max_steps: 1, lease: None, grace: GRACE };
     let mut step = as_engine(|| claim::claim(&request)).steps.pop()?;
     let payloads = [step.context.take(), step.inputs.take(), step.dependencies.take()];

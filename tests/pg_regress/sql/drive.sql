@@ -88,6 +88,13 @@ SELECT stepwise.create_task('slow', jsonb_build_object('fail', 'first', 'times',
 SELECT status, failed_steps, execution_status FROM stepwise.run_task(:slow);
 SELECT status, failed_steps, execution_status FROM stepwise.run_task(:slow, wait_for_backoff => true);
 
+-- A wait that is over fails here too; nothing is waited for in vain.
+SELECT stepwise.register_template('{"namespace": "n", "name": "waits", "steps": [{"name": "w", "kind": "wait", "timeout": "0.05s"}]}');
+SELECT stepwise.create_task('waits') AS waits \gset
+SELECT status, failed_steps FROM stepwise.run_task(:waits, wait_for_backoff => true);
+-- As whom handlers run in the background is not for anybody to say.
+SELECT code, message FROM test.refused('UPDATE stepwise.tasks SET created_by = ''somebody''');
+
 -- Steps of other workers are left to them.
 SELECT stepwise.register_template('{"namespace": "n", "name": "both", "steps": [{"name": "sql", "handler": {"sql": "app.noop"}},
     {"name": "outside", "depends_on": ["sql"]}, {"name": "last", "depends_on": ["outside"], "handler": {"sql": "app.noop"}}]}');
