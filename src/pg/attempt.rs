@@ -97,13 +97,21 @@ pub fn attempt(_session: &Session, sql: String, params: &[Param]) -> Result<Opti
         match failure.map(|error| (error, Box::new(read(&*error)))) {
             Some((error, failure)) if failure.sqlstate == QUERY_CANCELED => {
                 drop(failure);
-                pg_sys::ReThrowError(error)
+                rethrow(error)
             }
             Some((_, failure)) => Err(failure),
             None if code.get() < 0 => internal_error("SPI_execute_plan", code.get(), "a call in a subtransaction"),
             None => Ok(Rows::take().first().and_then(|row| row.keep(1))),
         }
     }
+}
+
+/// Raises an error again as it was.
+#[allow(unreachable_code)] // the bindings of 18 do not say that it never returns
+unsafe fn rethrow(error: *mut pg_sys::ErrorData) -> ! {
+    // SAFETY: a copy of an error that has been taken.
+    unsafe { pg_sys::ReThrowError(error) };
+    unreachable!("an ERROR does not return")
 }
 
 unsafe fn read(error: &pg_sys::ErrorData) -> Failure {
