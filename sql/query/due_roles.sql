@@ -1,22 +1,5 @@
 -- The roles whose tasks have steps with SQL handlers that can be claimed now, and how many of the oldest of each queue and
 -- priority; role_id is NULL where the role is gone, and may_connect says whether a process can be that role.
-WITH RECURSIVE ranges (queue_id, priority) AS (
-    SELECT q.queue_id,
-           (SELECT s.priority FROM stepwise.steps AS s
-            WHERE s.queue_id = q.queue_id AND s.visible_at IS NOT NULL ORDER BY s.priority DESC LIMIT 1)
-    FROM stepwise.queues AS q
-    WHERE NOT q.paused AND (q.max_in_flight = 0 OR EXISTS (
-        SELECT FROM stepwise.slots AS b
-        WHERE b.kind = 'queue' AND b.owner_id = q.queue_id AND b.key = '' AND b.task_id IS NULL
-            AND b.number <= q.max_in_flight))
-    UNION ALL
-    SELECT r.queue_id,
-           (SELECT s.priority FROM stepwise.steps AS s
-            WHERE s.queue_id = r.queue_id AND s.priority < r.priority AND s.visible_at IS NOT NULL
-            ORDER BY s.priority DESC LIMIT 1)
-    FROM ranges AS r
-    WHERE r.priority IS NOT NULL
-)
 SELECT d.created_by, o.oid,
        coalesce((o.rolcanlogin OR current_setting('server_version_num')::integer >= 170000)
            AND has_database_privilege(o.oid, current_database(), 'CONNECT'), false),

@@ -17,6 +17,7 @@ pub mod operate;
 pub mod picture;
 pub mod propagate;
 pub mod purge;
+pub mod ranges;
 pub mod readers;
 pub mod report;
 pub mod scope;

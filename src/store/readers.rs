@@ -1,6 +1,7 @@
 //! Readiness and context of tasks. Reads only: the caller's snapshot, no transaction id, fit for a standby.
 use super::columns::{QUEUES_BY_KEY, STEPS_BY_KEY, TASKS_BY_KEY, queues as queue, steps as step, tasks as task};
 use super::graph_cache::{self, CachedStep, CachedTemplate};
+use super::ranges::{open_queue, over_ranges};
 use crate::engine::context::{Context, Tally};
 use crate::engine::readiness::{Readiness, StepFacts, Surroundings, evaluate};
 use crate::engine::state::{StepState, TaskState};
@@ -15,7 +16,10 @@ use crate::pg::value::no_array;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-static NEXT_VISIBLE_AT: Statement = Statement::read(include_str!("../../sql/query/next_visible_at.sql"));
+static NEXT_VISIBLE_AT: Statement = Statement::read(over_ranges!(
+    concat!("($1 IS NULL OR q.name = ANY ($1)) AND ", open_queue!()),
+    include_str!("../../sql/query/next_visible_at.sql")
+));
 
 /// One step with what the rules say about it.
 pub struct StepStatus<'a> {

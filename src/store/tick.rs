@@ -1,5 +1,6 @@
 //! What nobody meets: leases, waits and deadlines that are over in queues from which nobody claims now. Claims do the
 //! same to what they meet (`claimable`), so calling this is a matter of punctuality, not of correctness.
+use super::ranges::over_ranges;
 use super::settle;
 use crate::engine::state::StepState;
 use crate::engine::time::{Span, Timestamp};
@@ -22,11 +23,12 @@ pub struct Ticked {
 }
 
 // Of each queue and priority the oldest ten thousand visible rows are looked at.
-static DUE: Statement = Statement::write(include_str!("../../sql/query/due_steps.sql"));
+static DUE: Statement = Statement::write(over_ranges!("true", include_str!("../../sql/query/due_steps.sql")));
 static OVERDUE: Statement =
     Statement::write("SELECT task_id FROM stepwise.tasks WHERE deadline <= $1 ORDER BY deadline LIMIT 1000");
-static READY: Statement = Statement::write(include_str!("../../sql/query/ready_queues.sql"));
-static NEXT: Statement = Statement::read(include_str!("../../sql/query/next_due.sql"));
+static READY: Statement =
+    Statement::write(over_ranges!("NOT q.paused", include_str!("../../sql/query/ready_queues.sql")));
+static NEXT: Statement = Statement::read(over_ranges!("true", include_str!("../../sql/query/next_due.sql")));
 static LOCK: Statement = Statement::write(
     "SELECT s.task_id, s.step_id, s.state FROM unnest($1, $2) AS i (task_id, step_id) \
      JOIN stepwise.steps s ON s.task_id = i.task_id AND s.step_id = i.step_id \

@@ -11,13 +11,15 @@ use crate::pg::value::param;
 use crate::pg::{board, catalog, guc, time, wait};
 use crate::store::claim::{self, Request};
 use crate::store::claimable::Source;
+use crate::store::ranges::{open_queue, over_ranges};
 use crate::store::report::{self, Report, Verdict};
 use crate::store::tick;
 use pgrx::pg_sys::Oid;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-static DUE_ROLES: Statement = Statement::fresh(include_str!("../../../sql/query/due_roles.sql"));
+static DUE_ROLES: Statement =
+    Statement::fresh(over_ranges!(open_queue!(), include_str!("../../../sql/query/due_roles.sql")));
 
 /// After an error it tries again.
 const AFTER_ERROR: Duration = Duration::from_secs(5);
