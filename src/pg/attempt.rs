@@ -1,5 +1,6 @@
 //! A call of a function in a subtransaction: what it wrote goes with its error, of which every field is kept. pgrx' own
 //! guard would keep a few of them, and no SQLSTATE that is not in PostgreSQL's list.
+use super::error::sqlstate;
 use super::jsonb::Jsonb;
 use super::spi::{Rows, Session, internal_error, split};
 use super::value::Param;
@@ -121,8 +122,7 @@ unsafe fn read(error: &pg_sys::ErrorData) -> Failure {
     };
     let filled = |field| text(field).filter(|text| !text.is_empty());
     Failure {
-        // Five characters of six bits each, from '0' on.
-        sqlstate: (0..5).map(|place| char::from(b'0' + ((error.sqlerrcode >> (6 * place)) & 0x3f) as u8)).collect(),
+        sqlstate: sqlstate(error.sqlerrcode),
         message: text(error.message),
         detail: filled(error.detail),
         hint: filled(error.hint),

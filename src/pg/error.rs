@@ -41,6 +41,11 @@ impl From<Failure> for ErrorReport {
     }
 }
 
+/// A packed SQLSTATE as text: five characters of six bits each, from '0' on.
+pub fn sqlstate(packed: i32) -> String {
+    (0..5).map(|place| char::from(b'0' + ((packed >> (6 * place)) & 0x3f) as u8)).collect()
+}
+
 /// Ends a function at its SQL boundary: the value, or the Postgres error.
 pub fn finish<T>(outcome: Outcome<T>) -> T {
     match outcome {

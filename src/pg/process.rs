@@ -1,4 +1,5 @@
 //! Background processes: how they are started, what ends them, and transactions in them.
+use crate::pg::error::sqlstate;
 use crate::pg::guc;
 use pgrx::PgTryBuilder;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
@@ -104,14 +105,12 @@ pub fn must_end() -> bool {
     BackgroundWorker::sigterm_received()
 }
 
-/// Reads the configuration anew where that was asked for; whether it was.
-pub fn reload() -> bool {
-    let asked = BackgroundWorker::sighup_received();
-    if asked {
+/// Reads the configuration anew where that was asked for.
+pub fn reload() {
+    if BackgroundWorker::sighup_received() {
         // SAFETY: between two transactions, as every process does it.
         unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
     }
-    asked
 }
 
 /// The same for a process that was begun with [`begin_as`].
@@ -138,10 +137,10 @@ pub fn transaction<R>(body: impl FnOnce() -> R) -> Result<R, Aborted> {
             use pg_sys::panic::CaughtError;
             let (sqlstate, message) = match &error {
                 CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => {
-                    (code(report.sql_error_code()), report.message().to_owned())
+                    (sqlstate(report.sql_error_code() as i32), report.message().to_owned())
                 }
                 CaughtError::RustPanic { ereport, .. } => {
-                    (code(ereport.sql_error_code()), ereport.message().to_owned())
+                    (sqlstate(ereport.sql_error_code() as i32), ereport.message().to_owned())
                 }
             };
             // SAFETY: the error has been taken; aborting is all that is left of the transaction. A cancel that arrives
@@ -157,17 +156,6 @@ pub fn transaction<R>(body: impl FnOnce() -> R) -> Result<R, Aborted> {
             Err(Aborted { sqlstate, message })
         })
         .execute()
-}
-
-fn code(code: PgSqlErrorCode) -> String {
-    let mut packed = code as i32;
-    (0..5)
-        .map(|_| {
-            let character = (((packed & 0x3f) as u8) + b'0') as char;
-            packed >>= 6;
-            character
-        })
-        .collect()
 }
 
 unsafe extern "C-unwind" {

@@ -166,13 +166,13 @@ fn limit(spi: &Session, wave: &[StepChange]) -> BTreeSet<i64> {
             }
         }
     }
-    let begun: Vec<&StepChange> = wave
-        .iter()
-        .filter(|change| change.to == StepState::InProgress && change.from != StepState::InProgress)
-        .collect();
-    if !begun.is_empty() && !scope::is_claiming() {
-        let steps: Vec<(i64, i32)> = begun.iter().map(|change| (change.task_id, change.step_id)).collect();
-        limits::take_by_hand(spi, &steps);
+    if !scope::is_claiming() {
+        let begun =
+            wave.iter().filter(|change| change.to == StepState::InProgress && change.from != StepState::InProgress);
+        let steps: Vec<Key> = begun.map(|change| (change.task_id, change.step_id)).collect();
+        if !steps.is_empty() {
+            limits::take_by_hand(spi, &steps);
+        }
     }
     ready
 }

@@ -16,8 +16,7 @@ static FAIL_WAITS: Statement = Statement::write(
      SET state = 'error', retryable = false, error = '{\"reason\": \"signal_timeout\"}' \
      FROM unnest($1, $2) AS i (task_id, step_id) WHERE s.task_id = i.task_id AND s.step_id = i.step_id",
 );
-// Steps before tasks, as everywhere.
-// A task of which another transaction has locked a step is left for later: to wait for it while steps of other tasks are
+// Steps before tasks, as everywhere. A task of which another transaction has locked a step is left for later: to wait for it while steps of other tasks are
 // locked could be a deadlock.
 static LOCK_OPEN_STEPS: Statement = Statement::write(
     "WITH locked AS (SELECT task_id, step_id FROM stepwise.steps \
