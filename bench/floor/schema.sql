@@ -86,3 +86,7 @@ CREATE TABLE floor.transitions (
     metadata   jsonb,
     PRIMARY KEY (task_id, event_id)
 );
+
+CREATE INDEX transitions_stream_idx ON floor.transitions
+    USING brin (event_id int8_minmax_multi_ops, at timestamptz_minmax_multi_ops)
+    WITH (pages_per_range = 32, autosummarize = on);

@@ -59,6 +59,12 @@ CREATE INDEX steps_queue_idx ON stepwise.steps (queue_id, priority DESC, visible
 ALTER TABLE stepwise.transitions
     ADD CONSTRAINT transitions_pkey PRIMARY KEY (task_id, event_id);
 
+-- The history of all tasks from an event or a time on: rows lie about in the order of both, so one summary for each 32
+-- pages finds them, at a thousandth of a btree's size and nearly none of its cost for each row.
+CREATE INDEX transitions_stream_idx ON stepwise.transitions
+    USING brin (event_id pg_catalog.int8_minmax_multi_ops, at pg_catalog.timestamptz_minmax_multi_ops)
+    WITH (pages_per_range = 32, autosummarize = on);
+
 ALTER TABLE stepwise.slots
     ADD CONSTRAINT slots_pkey PRIMARY KEY (slot_id),
     -- The places of one limit, in order.
