@@ -47,10 +47,18 @@ extension_sql_file!("../sql/schema/045_audit.sql", name = "audit", requires = ["
 extension_sql_file!("../sql/schema/046_fallback.sql", name = "fallback", requires = ["audit"]);
 extension_sql_file!("../sql/schema/047_verify.sql", name = "verify", requires = ["fallback"]);
 extension_sql_file!("../sql/schema/048_handlers.sql", name = "handlers", requires = ["tables"]);
+extension_sql_file!("../sql/schema/070_metrics_live.sql", name = "metrics_live", requires = ["fallback"]);
+extension_sql_file!("../sql/schema/071_metrics_history.sql", name = "metrics_history", requires = ["metrics_live"]);
+extension_sql_file!(
+    "../sql/schema/072_metrics_analytics.sql",
+    name = "metrics_analytics",
+    requires = ["metrics_history"]
+);
+extension_sql_file!("../sql/schema/073_prometheus.sql", name = "prometheus", requires = ["metrics_history"]);
 extension_sql_file!(
     "../sql/schema/050_access.sql",
     name = "access",
-    requires = ["views", "verify", "limits", "handlers"]
+    requires = ["views", "verify", "limits", "handlers", "metrics_analytics", "prometheus"]
 );
 extension_sql_file!("../sql/schema/900_finalize.sql", name = "finalize", finalize);
 

@@ -1,6 +1,6 @@
 -- As claim.sql, and returns besides what claim_steps does: the step's name and handler, and the parents' results.
 WITH due AS (
-    SELECT s.task_id, s.step_id, s.state AS from_state, t.state AS task_state, t.context
+    SELECT s.task_id, s.step_id, s.state AS from_state, s.visible_at AS ready_at, t.state AS task_state, t.context
     FROM floor.steps AS s JOIN floor.tasks AS t ON t.task_id = s.task_id
     WHERE s.queue_id = $1 AND s.priority = 0 AND s.visible_at <= now()
     ORDER BY s.visible_at
@@ -12,11 +12,11 @@ WITH due AS (
         visible_at = now() + interval '60 seconds', last_attempted_at = now(), worker = $3
     FROM due
     WHERE s.task_id = due.task_id AND s.step_id = due.step_id
-    RETURNING s.task_id, s.step_id, s.template_id, s.claim_token, s.attempts, due.from_state, due.task_state,
+    RETURNING s.task_id, s.step_id, s.template_id, s.claim_token, s.attempts, due.from_state, due.ready_at, due.task_state,
               due.context
 ), history AS (
-    INSERT INTO floor.transitions (task_id, step_id, from_state, to_state, attempt, worker, at)
-    SELECT task_id, step_id, from_state, 'in_progress', attempts, $3, now() FROM taken
+    INSERT INTO floor.transitions (task_id, step_id, from_state, to_state, attempt, worker, at, ready_at)
+    SELECT task_id, step_id, from_state, 'in_progress', attempts, $3, now(), ready_at FROM taken
 ), started AS (
     UPDATE floor.tasks AS t
     SET state = 'in_progress', started_at = now()

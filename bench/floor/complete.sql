@@ -4,10 +4,10 @@ WITH done AS (
     SET state = 'complete', finished_at = now(), results = i.results, visible_at = NULL
     FROM unnest($1::bigint[], $2::integer[], $3::jsonb[]) AS i (task_id, step_id, results)
     WHERE s.task_id = i.task_id AND s.step_id = i.step_id AND s.state = 'in_progress'
-    RETURNING s.task_id, s.step_id, s.template_id, s.attempts, s.worker
+    RETURNING s.task_id, s.step_id, s.template_id, s.attempts, s.worker, s.last_attempted_at
 ), history AS (
-    INSERT INTO floor.transitions (task_id, step_id, from_state, to_state, attempt, worker, at)
-    SELECT task_id, step_id, 'in_progress', 'complete', attempts, worker, now() FROM done
+    INSERT INTO floor.transitions (task_id, step_id, from_state, to_state, attempt, worker, at, claimed_at)
+    SELECT task_id, step_id, 'in_progress', 'complete', attempts, worker, now(), last_attempted_at FROM done
 ), children AS (
     SELECT d.task_id, c.step_id, count(*)::integer AS parents
     FROM done AS d

@@ -77,6 +77,8 @@ CREATE TABLE floor.transitions (
     task_id    bigint      NOT NULL,
     tx         xid8        NOT NULL DEFAULT pg_current_xact_id(),
     at         timestamptz NOT NULL,
+    ready_at   timestamptz,
+    claimed_at timestamptz,
     step_id    integer,
     attempt    integer,
     from_state text,

@@ -114,6 +114,8 @@ CREATE TABLE stepwise.transitions (
     task_id    bigint      NOT NULL,
     tx         xid8        NOT NULL DEFAULT pg_catalog.pg_current_xact_id(),
     at         timestamptz NOT NULL,
+    ready_at   timestamptz,
+    claimed_at timestamptz,
     step_id    integer,
     attempt    integer,
     from_state text,

@@ -13,6 +13,6 @@ CREATE VIEW stepwise.step_transitions AS
 SELECT event_id AS id, task_id, step_id, from_state, to_state,
        row_number() OVER (PARTITION BY task_id, step_id ORDER BY event_id)::integer AS sort_key,
        lead(event_id) OVER (PARTITION BY task_id, step_id ORDER BY event_id) IS NULL AS most_recent,
-       attempt, worker, actor, metadata, at AS created_at
+       attempt, worker, actor, metadata, at AS created_at, ready_at, claimed_at
 FROM stepwise.transitions
 WHERE step_id IS NOT NULL;

@@ -31,6 +31,19 @@ VALUES
     ('reader', 'calculate_backoff_sql'),
     ('reader', 'jitter_sql'),
     ('reader', 'now_sql'),
+    -- Insight.
+    ('reader', 'get_step_durations'),
+    ('reader', 'get_failures'),
+    ('reader', 'get_throughput'),
+    ('reader', 'get_workers'),
+    ('reader', 'get_system_health_counts'),
+    ('reader', 'get_analytics_metrics'),
+    ('reader', 'get_slowest_tasks'),
+    ('reader', 'get_slowest_steps'),
+    ('reader', 'metrics_prometheus'),
+    ('reader', 'prometheus_samples'),
+    ('reader', 'prometheus_labels'),
+    ('reader', 'window_start'),
     ('worker', 'now'),
     ('worker', 'create_task'),
     ('worker', 'create_tasks'),
@@ -109,6 +122,12 @@ BEGIN
             'GRANT SELECT ON stepwise.namespaces, stepwise.queues, stepwise.templates, stepwise.template_steps, '
             'stepwise.tasks, stepwise.transitions, stepwise.slots, stepwise.subscriptions, stepwise.task_transitions, '
             'stepwise.step_transitions, stepwise.step_readiness TO %I', role);
+        EXECUTE format(
+            'GRANT SELECT ON stepwise.live_steps, stepwise.open_tasks, stepwise.queue_depths, stepwise.failed_steps '
+            'TO %I', role);
+        -- How many ids were drawn: the counters of metrics_prometheus.
+        EXECUTE format(
+            'GRANT SELECT ON SEQUENCE stepwise.tasks_task_id_seq, stepwise.transitions_event_id_seq TO %I', role);
         -- All of a step but claim_token: whoever knows it can report for the worker that holds the step.
         EXECUTE format(
             'GRANT SELECT (task_id, template_id, queue_id, visible_at, last_attempted_at, last_failure_at, '
@@ -129,6 +148,7 @@ BEGIN
     EXECUTE format('REVOKE ALL ON ALL FUNCTIONS IN SCHEMA stepwise FROM %I', role);
     -- Of a table, this takes the grants on its columns too.
     EXECUTE format('REVOKE ALL ON ALL TABLES IN SCHEMA stepwise FROM %I', role);
+    EXECUTE format('REVOKE ALL ON ALL SEQUENCES IN SCHEMA stepwise FROM %I', role);
     EXECUTE format('REVOKE USAGE ON SCHEMA stepwise FROM %I', role);
 END
 $function$;

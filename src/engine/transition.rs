@@ -70,6 +70,15 @@ pub fn attempt_left(attempts: i32, rule: &StepRule) -> bool {
     attempts < rule.retry_limit && (rule.retryable || attempts <= 0)
 }
 
+/// From when a step that is claimed now could have been claimed. A backoff that was asked for counts from the attempt, so
+/// it may have been over before the attempt had failed.
+#[inline]
+pub fn claimable_since(old: &StepRow) -> Option<Timestamp> {
+    let asked = old.backoff_request_seconds.filter(|_| old.state == StepState::Error);
+    let due = asked.zip(old.last_attempted_at).map(|(seconds, at)| at.plus(Span::from_secs(i64::from(seconds))));
+    if due.is_some() && due == old.visible_at { due.max(old.last_failure_at) } else { old.visible_at }
+}
+
 /// Whether a step in this state has failed with no way to try again.
 #[inline]
 pub fn failed_for_good(state: StepState, attempts: i32, retryable: Option<bool>, rule: &StepRule) -> bool {
@@ -120,7 +129,10 @@ fn fail(old: &StepRow, asked: &StepRow, rule: &StepRule, key: StepKey, now: Time
     let visible_at = if waits || failed_for_good(StepState::Error, asked.attempts, asked.retryable, rule) {
         None
     } else if let Some(seconds) = asked.backoff_request_seconds {
-        Some(asked.last_attempted_at.unwrap_or(failed_at).plus(Span::from_secs(i64::from(seconds))))
+        let due = asked.last_attempted_at.unwrap_or(failed_at).plus(Span::from_secs(i64::from(seconds)));
+        // Since its lease was over the step could be claimed, and has waited for that.
+        let lease_end = old.visible_at.filter(|&end| old.state == StepState::InProgress && end <= failed_at);
+        Some(lease_end.map_or(due, |end| due.max(end)))
     } else {
         Some(failed_at.plus(rule.backoff.after(asked.attempts, key.task_id, key.step_id)))
     };
@@ -230,6 +242,24 @@ mod tests {
         let running = StepRow { last_attempted_at: Some(Timestamp(0)), ..to(StepState::InProgress, ROW) };
         let asked = StepRow { state: StepState::Error, backoff_request_seconds: Some(100), ..running };
         assert_eq!(change(&running, &asked).unwrap().visible_at, Some(Timestamp(0).plus(Span::from_secs(100))));
+    }
+
+    #[test]
+    fn a_failed_step_could_be_claimed_from_the_end_of_what_kept_it() {
+        let running = StepRow { last_attempted_at: Some(Timestamp(0)), ..to(StepState::InProgress, ROW) };
+        let fail = |old: StepRow, backoff_request_seconds| {
+            change(&old, &StepRow { state: StepState::Error, backoff_request_seconds, ..old }).unwrap()
+        };
+        assert_eq!(claimable_since(&ROW), Some(NOW));
+        // An exponential backoff and one that is still to come: its end.
+        assert_eq!(claimable_since(&fail(running, None)), Some(NOW.plus(Span::from_secs(2))));
+        assert_eq!(claimable_since(&fail(running, Some(5000))), Some(Timestamp(5_000_000_000)));
+        // One that was over before the failure: the failure.
+        assert_eq!(claimable_since(&fail(running, Some(0))), Some(NOW));
+        // A lease that was over before: its end.
+        let lease_end = Some(Timestamp(NOW.0 - 7));
+        let lost = fail(StepRow { visible_at: lease_end, ..running }, Some(0));
+        assert_eq!((lost.visible_at, claimable_since(&lost)), (lease_end, lease_end));
     }
 
     #[test]

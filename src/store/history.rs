@@ -31,6 +31,8 @@ struct Transition<'a> {
     to: &'static str,
     worker: Option<&'a str>,
     at: Timestamp,
+    ready_at: Option<Timestamp>,
+    claimed_at: Option<Timestamp>,
     metadata: Option<Jsonb>,
 }
 
@@ -58,7 +60,7 @@ fn store(spi: &Session, rows: &[Transition], cause: &Cause) -> Vec<i64> {
     let event_ids = heap::draw(c"transitions_event_id_seq", rows.len());
     let tx = Param::xid8(heap::transaction_id());
     let mut texts = Texts::default();
-    let columns: Vec<[Param; 11]> = rows
+    let columns: Vec<[Param; 13]> = rows
         .iter()
         .zip(&event_ids)
         .map(|(row, &event_id)| {
@@ -67,6 +69,8 @@ fn store(spi: &Session, rows: &[Transition], cause: &Cause) -> Vec<i64> {
                 param(row.task_id),
                 tx,
                 param(row.at),
+                optional(row.ready_at),
+                optional(row.claimed_at),
                 optional(row.step_id),
                 optional(row.attempt),
                 texts.get(row.from),
@@ -97,6 +101,8 @@ fn insert(spi: &Session, rows: &[Transition], event_ids: &[i64], cause: &Cause) 
             array_of_optional(&rows.iter().map(|row| row.worker).collect::<Vec<_>>()),
             optional(cause.actor.as_deref()),
             array_of_optional(&rows.iter().map(|row| row.metadata).collect::<Vec<_>>()),
+            array_of_optional(&rows.iter().map(|row| row.ready_at).collect::<Vec<_>>()),
+            array_of_optional(&rows.iter().map(|row| row.claimed_at).collect::<Vec<_>>()),
         ],
     );
 }
@@ -136,6 +142,8 @@ pub fn record(spi: &Session, changed: &[&StepChange], cause: &Cause, metadata: i
             to: change.to.as_str(),
             worker: change.worker.as_deref(),
             at: change.at,
+            ready_at: change.ready_at,
+            claimed_at: change.claimed_at,
             metadata: with_error(change),
         })
         .collect();
@@ -165,6 +173,8 @@ pub fn record_tasks(spi: &Session, changes: &[TaskChange], cause: &Cause) {
             to: change.to.as_str(),
             worker: None,
             at: change.at,
+            ready_at: None,
+            claimed_at: None,
             metadata,
         })
         .collect();

@@ -192,6 +192,8 @@ fn backoff(task: &Task, task_id: i64, step_id: i32, row: &Row, seconds: i32, now
         retryable: None,
         backoff_request_seconds: Some(seconds),
         at: now,
+        ready_at: None,
+        claimed_at: None,
     }
 }
 

@@ -34,6 +34,10 @@ pub struct StepChange {
     pub backoff_request_seconds: Option<i32>,
     /// The time that the change stamped on the row.
     pub at: Timestamp,
+    /// Of a claim: since when the step could be claimed.
+    pub ready_at: Option<Timestamp>,
+    /// Of the end of an attempt: when it was claimed.
+    pub claimed_at: Option<Timestamp>,
 }
 
 /// Why the engine writes, and on whose word.

@@ -304,6 +304,8 @@ fn record(
                 retryable: None,
                 backoff_request_seconds: None,
                 at: now,
+                ready_at: None,
+                claimed_at: None,
             })
             .collect();
         history::record_steps(spi, &changes, &cause, |_| Some(String::from("{\"bypassed\": true}")));

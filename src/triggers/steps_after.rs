@@ -1,7 +1,9 @@
 //! `steps` AFTER UPDATE, for each statement: hands every row whose state or visibility changed to the propagation.
+use super::steps_before;
+use crate::engine::rule::StepKind;
 use crate::engine::state::StepState;
 use crate::engine::time::Timestamp;
-use crate::engine::transition::failed_for_good;
+use crate::engine::transition::{claimable_since, failed_for_good};
 use crate::pg::error::{Outcome, finish};
 use crate::pg::jsonb::Jsonb;
 use crate::pg::time;
@@ -61,6 +63,23 @@ fn stamp(new: &SlotRow, to: StepState) -> Option<Timestamp> {
     })
 }
 
+/// Since when a step that is claimed could be: not for a wait, which its signal takes before its time.
+fn ready_at(old: &SlotRow, from: StepState, to: StepState, claimed_at: Timestamp) -> Option<Timestamp> {
+    let claimed = from != to && to == StepState::InProgress;
+    let since = claimed.then(|| claimable_since(&steps_before::read(old)))?;
+    since.filter(|&since| since <= claimed_at)
+}
+
+/// When the attempt began that ends. A wait has none: its signal takes and completes it at once.
+fn claimed_at(old: &SlotRow, from: StepState, to: StepState) -> Option<Timestamp> {
+    if from != StepState::InProgress || from == to {
+        return None;
+    }
+    let template = graph_cache::template_of_row(old.want(column::TEMPLATE_ID));
+    let is_work = template.step(old.want(column::STEP_ID)).is_some_and(|step| step.rule.kind == StepKind::Work);
+    old.get(column::LAST_ATTEMPTED_AT).filter(|_| is_work)
+}
+
 fn change(old: &SlotRow, new: &SlotRow, from: StepState, to: StepState, now: Timestamp) -> Option<StepChange> {
     let (was, is) = (old.get::<Timestamp>(column::VISIBLE_AT), new.get::<Timestamp>(column::VISIBLE_AT));
     if from == to && was.is_some() == is.is_some() {
@@ -68,6 +87,7 @@ fn change(old: &SlotRow, new: &SlotRow, from: StepState, to: StepState, now: Tim
     }
     // A release takes an attempt back: history names the attempt that was released.
     let attempt = if to == StepState::Pending { old } else { new }.want(column::ATTEMPTS);
+    let at = stamp(new, to).unwrap_or(now);
     Some(StepChange {
         task_id: new.want(column::TASK_ID),
         step_id: new.want(column::STEP_ID),
@@ -88,7 +108,9 @@ fn change(old: &SlotRow, new: &SlotRow, from: StepState, to: StepState, now: Tim
         error: if to == StepState::Error { new.get::<Jsonb>(column::ERROR).map(Jsonb::to_bytes) } else { None },
         retryable: new.get(column::RETRYABLE),
         backoff_request_seconds: new.get(column::BACKOFF_REQUEST_SECONDS),
-        at: stamp(new, to).unwrap_or(now),
+        at,
+        ready_at: ready_at(old, from, to, at),
+        claimed_at: claimed_at(old, from, to),
     })
 }
 

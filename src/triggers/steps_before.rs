@@ -11,7 +11,7 @@ use crate::store::graph_cache;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-fn read(row: &SlotRow) -> StepRow {
+pub(super) fn read(row: &SlotRow) -> StepRow {
     StepRow {
         // A text that is no state fails the table's CHECK, after this trigger.
         state: StepState::parse(row.text(column::STATE)).unwrap_or(StepState::Pending),
