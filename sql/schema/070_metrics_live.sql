@@ -21,7 +21,10 @@ SELECT s.task_id, s.step_id, n.name AS namespace, t.name AS template, t.version,
        END AS condition,
        s.state, s.priority, s.attempts, e.retry_limit, CASE WHEN s.state = 'in_progress' THEN s.worker END AS worker,
        s.visible_at, s.last_attempted_at, s.last_failure_at,
-       c.now - CASE WHEN s.state = 'in_progress' THEN s.last_attempted_at ELSE s.visible_at END AS age
+       CASE
+           WHEN s.state = 'in_progress' THEN c.now - s.last_attempted_at
+           WHEN isfinite(s.visible_at) THEN c.now - s.visible_at
+       END AS age
 FROM stepwise.steps AS s
 -- One reading of the clock for all rows.
 CROSS JOIN (SELECT stepwise.now_sql() AS now) AS c

@@ -16,8 +16,8 @@ BEGIN
 END
 $function$;
 
-CREATE FUNCTION stepwise.get_step_durations(since timestamptz DEFAULT NULL, namespace text DEFAULT NULL,
-    template text DEFAULT NULL, version text DEFAULT NULL)
+CREATE FUNCTION stepwise.get_step_durations(since timestamptz DEFAULT NULL, namespace_filter text DEFAULT NULL,
+    template_filter text DEFAULT NULL, version_filter text DEFAULT NULL)
 RETURNS TABLE (namespace text, template text, version text, step text, claims bigint, completed bigint, failed bigint,
     wait_p50 interval, wait_p90 interval, wait_p95 interval, wait_p99 interval,
     run_p50 interval, run_p90 interval, run_p95 interval, run_p99 interval)
@@ -37,8 +37,9 @@ BEGIN
                count(*) FILTER (WHERE h.to_state = 'in_progress') AS claims,
                count(*) FILTER (WHERE h.to_state = 'complete') AS completed,
                count(*) FILTER (WHERE h.to_state = 'error') AS failed,
-               percentile_cont(ARRAY[0.5, 0.9, 0.95, 0.99]) WITHIN GROUP (ORDER BY h.at - h.ready_at)
-                   FILTER (WHERE h.ready_at IS NOT NULL) AS wait,
+               -- A start that was asked for may lie before the task was made.
+               percentile_cont(ARRAY[0.5, 0.9, 0.95, 0.99])
+                   WITHIN GROUP (ORDER BY h.at - greatest(h.ready_at, k.created_at)) FILTER (WHERE h.ready_at IS NOT NULL) AS wait,
                -- The end of a lease does not tell how long the work took.
                percentile_cont(ARRAY[0.5, 0.9, 0.95, 0.99]) WITHIN GROUP (ORDER BY h.at - h.claimed_at)
                    FILTER (WHERE h.to_state IN ('complete', 'error')
@@ -52,9 +53,9 @@ BEGIN
     JOIN stepwise.template_steps AS e ON e.template_id = d.template_id AND e.step_id = d.step_id AND e.kind = 'work'
     JOIN stepwise.templates AS t ON t.template_id = d.template_id
     JOIN stepwise.namespaces AS n ON n.namespace_id = t.namespace_id
-    WHERE (get_step_durations.namespace IS NULL OR n.name = get_step_durations.namespace)
-        AND (get_step_durations.template IS NULL OR t.name = get_step_durations.template)
-        AND (get_step_durations.version IS NULL OR t.version = get_step_durations.version)
+    WHERE (namespace_filter IS NULL OR n.name = namespace_filter)
+        AND (template_filter IS NULL OR t.name = template_filter)
+        AND (version_filter IS NULL OR t.version = version_filter)
     ORDER BY n.name, t.name, t.version_order, d.step_id;
 END
 $function$;
@@ -79,7 +80,8 @@ BEGIN
                count(DISTINCT h.task_id) AS tasks,
                max(h.at) AS last_failure_at,
                (array_agg(h.task_id ORDER BY h.event_id DESC))[1] AS last_task_id,
-               (array_agg(coalesce(h.metadata -> 'error', h.metadata) ORDER BY h.event_id DESC))[1] AS last_error
+               (array_agg(coalesce(h.metadata -> 'error', h.metadata -> 'reason') ORDER BY h.event_id DESC))[1]
+                   AS last_error
         FROM stepwise.transitions AS h
         JOIN stepwise.tasks AS k ON k.task_id = h.task_id
         WHERE h.at >= begins AND h.step_id IS NOT NULL AND h.to_state = 'error' AND h.from_state <> 'error'

@@ -217,7 +217,7 @@ COMMENT ON COLUMN stepwise.subscriptions.name IS 'Unique';
 COMMENT ON VIEW stepwise.task_transitions IS 'History of tasks, numbered per task by sort_key; most_recent marks the current state';
 COMMENT ON VIEW stepwise.step_transitions IS 'History of steps, numbered per step by sort_key; most_recent marks the current state';
 -- Insight: what costs what is in docs/monitoring.md.
-COMMENT ON VIEW stepwise.live_steps IS 'Steps that can move by themselves, with what each is at. condition: ready, retry_due (claimable now), delayed, backoff, waits_for_signal, in_flight, lease_expired, never_by_worker. age: since it could be claimed, while it is held since it was claimed; negative: until then. Costs what is live';
+COMMENT ON VIEW stepwise.live_steps IS 'Steps that can move by themselves, with what each is at. condition: ready, retry_due (claimable now), delayed, backoff, waits_for_signal, in_flight, lease_expired, never_by_worker. age: since it could be claimed, while it is held since it was claimed; negative: until then; NULL: for ever. Costs what is live';
 COMMENT ON VIEW stepwise.open_tasks IS 'Tasks that have not ended, with their progress; waiting_steps: steps that wait for other steps. Costs what is live';
 COMMENT ON VIEW stepwise.queue_depths IS 'One row for each queue: how many steps are ready (retries_due of them failed before), delayed, in_backoff, waiting for other steps or for a signal, in flight, or held beyond their lease; max_in_flight 0: no limit. Costs what is live; "waiting" besides all steps of open tasks, unless the query leaves it out';
 COMMENT ON VIEW stepwise.failed_steps IS 'Steps that have failed for good, of tasks that reset_step or retry_task can take back to work. Costs the tasks that have failed';

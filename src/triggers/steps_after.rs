@@ -67,7 +67,7 @@ fn stamp(new: &SlotRow, to: StepState) -> Option<Timestamp> {
 fn ready_at(old: &SlotRow, from: StepState, to: StepState, claimed_at: Timestamp) -> Option<Timestamp> {
     let claimed = from != to && to == StepState::InProgress;
     let since = claimed.then(|| claimable_since(&steps_before::read(old)))?;
-    since.filter(|&since| since <= claimed_at)
+    since.filter(|&since| since.is_finite() && since <= claimed_at)
 }
 
 /// When the attempt began that ends. A wait has none: its signal takes and completes it at once.
