@@ -10,14 +10,14 @@ demo: ## a workflow from start to end in a private PostgreSQL (PG=15)
 	@PG=$(PG) .ci/demo
 
 test: ## all tests: PG=15 (default), 16, 17, 18 or all
-	@.ci/setup --workers --browser $(PG)
+	@.ci/setup --workers --browser --monitoring $(PG)
 	@.ci/test $(PG)
 
 bench: ## measurements beside hand-written SQL (PG=15, ARGS="…")
 	@PG=$(PG) .ci/bench $(ARGS)
 
 setup: ## install what building and testing needs (PG=15 … or all)
-	@.ci/setup --workers $(PG)
+	@.ci/setup --workers --monitoring $(PG)
 
 install: ## build and install into your server: PG_CONFIG=/path/to/pg_config
 	@.ci/setup none

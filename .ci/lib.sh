@@ -21,6 +21,8 @@ else
   SERVER_USER=
 fi
 
+MONITORING=$BASE/monitoring
+
 umask 022
 # build.rs keeps pgrx' schema section by itself; pgrx' own way changes RUSTFLAGS and so builds everything twice.
 export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND=1
@@ -53,10 +55,11 @@ as_server() (
 )
 
 # example_environment: NAME=VALUE for each thing that runs examples/workers in the tests, where .ci/setup --workers
-# has put it. The tests say what is missing.
+# has put it, and where .ci/setup --monitoring has put Prometheus. The tests say what is missing.
 example_environment() {
   printf '%s\n' "PG_STEPWISE_PYTHON=$ROOT/.build/venv/bin/python" "PG_STEPWISE_RUBY=/usr/bin/ruby" \
-    "PG_STEPWISE_NODE=$(command -v node || echo /usr/bin/node)" "PG_STEPWISE_NODE_PATH=$ROOT/.build/node/node_modules"
+    "PG_STEPWISE_NODE=$(command -v node || echo /usr/bin/node)" "PG_STEPWISE_NODE_PATH=$ROOT/.build/node/node_modules" \
+    "PG_STEPWISE_MONITORING=$MONITORING"
 }
 
 # majors [ARG…]: the majors asked for ("all" or none: every one), checked.

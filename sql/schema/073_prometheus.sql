@@ -96,8 +96,8 @@ BEGIN
     FROM stepwise.get_step_durations(begins) AS d
     CROSS JOIN LATERAL (VALUES
         ('stepwise_recent_claims', NULL, NULL, d.claims::numeric),
-        ('stepwise_recent_attempts', 'outcome', 'complete', d.completed),
-        ('stepwise_recent_attempts', 'outcome', 'error', d.failed),
+        ('stepwise_recent_ended_attempts', 'outcome', 'complete', d.completed),
+        ('stepwise_recent_ended_attempts', 'outcome', 'error', d.failed),
         ('stepwise_recent_wait_seconds', 'percentile', '50', extract(epoch FROM d.wait_p50)),
         ('stepwise_recent_wait_seconds', 'percentile', '90', extract(epoch FROM d.wait_p90)),
         ('stepwise_recent_wait_seconds', 'percentile', '95', extract(epoch FROM d.wait_p95)),
@@ -110,7 +110,7 @@ BEGIN
     WHERE v.value IS NOT NULL;
 
     RETURN QUERY
-    SELECT 'stepwise_recent_tasks', stepwise.prometheus_labels('{namespace,template,version,outcome}',
+    SELECT 'stepwise_recent_task_changes', stepwise.prometheus_labels('{namespace,template,version,outcome}',
                ARRAY[n.name, t.name, t.version, d.outcome]), d.tasks::numeric
     FROM (
         SELECT k.template_id, CASE WHEN h.from_state IS NULL THEN 'created' ELSE h.to_state END, count(*)
@@ -151,9 +151,9 @@ BEGIN ATOMIC
             (14, 'stepwise_waiting_steps', 'gauge', 'Steps of open tasks that wait for other steps.'),
             (15, 'stepwise_failed_steps', 'gauge', 'Steps that have failed for good and want an operator.'),
             (16, 'stepwise_busy_workers', 'gauge', 'Workers that hold a step.'),
-            (17, 'stepwise_recent_tasks', 'gauge', 'Tasks created or ended in the last 60 seconds.'),
+            (17, 'stepwise_recent_task_changes', 'gauge', 'Tasks created or ended in the last 60 seconds.'),
             (18, 'stepwise_recent_claims', 'gauge', 'Claims in the last 60 seconds.'),
-            (19, 'stepwise_recent_attempts', 'gauge', 'Attempts that ended in the last 60 seconds.'),
+            (19, 'stepwise_recent_ended_attempts', 'gauge', 'Attempts that ended in the last 60 seconds.'),
             (20, 'stepwise_recent_wait_seconds', 'gauge',
                 'From ready to claimed, percentile of the claims of the last 60 seconds.'),
             (21, 'stepwise_recent_run_seconds', 'gauge',
