@@ -79,6 +79,7 @@ CREATE TABLE floor.transitions (
     at         timestamptz NOT NULL,
     step_id    integer,
     attempt    integer,
+    retry      boolean,
     from_state text,
     to_state   text        NOT NULL,
     worker     text,

@@ -27,6 +27,7 @@ struct Transition<'a> {
     task_id: i64,
     step_id: Option<i32>,
     attempt: Option<i32>,
+    retry: Option<bool>,
     from: Option<&'static str>,
     to: &'static str,
     worker: Option<&'a str>,
@@ -55,10 +56,11 @@ impl<'a> Texts<'a> {
 /// Stores rows; returns their event ids. History is the most written table and is never updated, so its rows go
 /// straight into it; where somebody has hung a trigger or a partial index on it, by a statement.
 fn store(spi: &Session, rows: &[Transition], cause: &Cause) -> Vec<i64> {
-    let event_ids = heap::draw(c"transitions_event_id_seq", rows.len());
+    // In this order: whoever draws an event id has its transaction id before, which the stream rests on (engine::stream).
     let tx = Param::xid8(heap::transaction_id());
+    let event_ids = heap::draw(c"transitions_event_id_seq", rows.len());
     let mut texts = Texts::default();
-    let columns: Vec<[Param; 11]> = rows
+    let columns: Vec<[Param; 12]> = rows
         .iter()
         .zip(&event_ids)
         .map(|(row, &event_id)| {
@@ -69,6 +71,7 @@ fn store(spi: &Session, rows: &[Transition], cause: &Cause) -> Vec<i64> {
                 param(row.at),
                 optional(row.step_id),
                 optional(row.attempt),
+                optional(row.retry),
                 texts.get(row.from),
                 texts.get(Some(row.to)),
                 texts.get(row.worker),
@@ -97,6 +100,7 @@ fn insert(spi: &Session, rows: &[Transition], event_ids: &[i64], cause: &Cause) 
             array_of_optional(&rows.iter().map(|row| row.worker).collect::<Vec<_>>()),
             optional(cause.actor.as_deref()),
             array_of_optional(&rows.iter().map(|row| row.metadata).collect::<Vec<_>>()),
+            array_of_optional(&rows.iter().map(|row| row.retry).collect::<Vec<_>>()),
         ],
     );
 }
@@ -132,6 +136,7 @@ pub fn record(spi: &Session, changed: &[&StepChange], cause: &Cause, metadata: i
             task_id: change.task_id,
             step_id: Some(change.step_id),
             attempt: Some(change.attempt),
+            retry: change.retry(),
             from: Some(change.from.as_str()),
             to: change.to.as_str(),
             worker: change.worker.as_deref(),
@@ -161,6 +166,7 @@ pub fn record_tasks(spi: &Session, changes: &[TaskChange], cause: &Cause) {
             task_id: change.task_id,
             step_id: None,
             attempt: None,
+            retry: None,
             from: change.from.map(TaskState::as_str),
             to: change.to.as_str(),
             worker: None,

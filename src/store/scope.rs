@@ -1,6 +1,7 @@
 //! What the engine itself is writing. Statement triggers fire also for the statements that the engine runs inside a
 //! trigger; the scope lets the inner one hand its rows to the outer instead of starting over, lets history say why a
 //! change was made, and tells the engine's own writes of kept columns from a client's.
+use crate::engine::event::retry_after;
 use crate::engine::time::Timestamp;
 use crate::pg::catalog;
 use std::cell::RefCell;
@@ -34,6 +35,13 @@ pub struct StepChange {
     pub backoff_request_seconds: Option<i32>,
     /// The time that the change stamped on the row.
     pub at: Timestamp,
+}
+
+impl StepChange {
+    /// What it says about the next attempt.
+    pub fn retry(&self) -> Option<bool> {
+        retry_after(self.from, self.to, self.is_failed, self.is_live && !self.claimable_now)
+    }
 }
 
 /// Why the engine writes, and on whose word.
