@@ -81,6 +81,7 @@ CREATE TABLE floor.transitions (
     claimed_at timestamptz,
     step_id    integer,
     attempt    integer,
+    retry      boolean,
     from_state text,
     to_state   text        NOT NULL,
     worker     text,

@@ -55,10 +55,10 @@ fn every_legal_change_but_a_release_is_announced() {
     for from in StepState::ALL {
         for to in StepState::ALL.into_iter().filter(|&to| to != from && from.may_become(to)) {
             let release = (from, to) == (StepState::InProgress, StepState::Pending);
-            assert_eq!(step_events(from, to, false, false).is_empty(), release, "step {from} → {to}");
+            assert_eq!(step_events(from, to, None).is_empty(), release, "step {from} → {to}");
         }
-        assert!(step_events(from, from, false, false).is_empty());
-        assert_eq!(step_events(from, from, false, true), ["step.backoff"]);
+        assert!(step_events(from, from, None).is_empty());
+        assert_eq!(step_events(from, from, Some(true)), ["step.backoff"]);
     }
     for to in TaskState::ALL {
         assert_eq!(task_events(None, to).first(), Some(&"task.initialize_requested"));

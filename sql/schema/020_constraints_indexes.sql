@@ -80,4 +80,6 @@ ALTER TABLE stepwise.injected_failures
 
 ALTER TABLE stepwise.subscriptions
     ADD CONSTRAINT subscriptions_pkey PRIMARY KEY (subscription_id),
-    ADD CONSTRAINT subscriptions_name_key UNIQUE (name);
+    ADD CONSTRAINT subscriptions_name_key UNIQUE (name),
+    ADD CONSTRAINT subscriptions_name_chk CHECK (name <> '' AND pg_catalog.char_length(name) <= 255),
+    ADD CONSTRAINT subscriptions_mark_chk CHECK ((mark_xid IS NULL) = (mark_event IS NULL));

@@ -28,6 +28,13 @@ ALTER FUNCTION stepwise.signal_step(bigint, text, jsonb, text, text) SECURITY DE
 ALTER FUNCTION stepwise.signal_step(bigint, integer, jsonb, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.tick SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION stepwise.purge_tasks SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.create_subscription SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.drop_subscription SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.claim_events SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.ack_events SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+-- They read where event ids stand, and leave a mark for the next reader.
+ALTER FUNCTION stepwise.read_events SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION stepwise.subscription_lag SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 -- A worker may ask when to come back, but not read the steps.
 ALTER FUNCTION stepwise.next_visible_at SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 -- The trigger functions are no definers: a definer's switch at each firing would cost more than most of their work. Under
@@ -201,6 +208,7 @@ COMMENT ON COLUMN stepwise.transitions.ready_at IS 'Of a claim: since when the s
 COMMENT ON COLUMN stepwise.transitions.claimed_at IS 'Of the end of an attempt: when it was claimed. at less this is how long it ran';
 COMMENT ON COLUMN stepwise.transitions.step_id IS 'The step; NULL: a change of the task itself';
 COMMENT ON COLUMN stepwise.transitions.attempt IS 'The attempt of the step that the change belongs to';
+COMMENT ON COLUMN stepwise.transitions.retry IS 'Of a failure or a backoff: true, another attempt after a backoff; false, none; NULL: at once, or another kind of change';
 COMMENT ON COLUMN stepwise.transitions.from_state IS 'State before; NULL at the creation of a task';
 COMMENT ON COLUMN stepwise.transitions.to_state IS 'State after';
 COMMENT ON COLUMN stepwise.transitions.worker IS 'The worker that held the step';
@@ -210,9 +218,13 @@ COMMENT ON COLUMN stepwise.transitions.metadata IS 'An object with some of: erro
 COMMENT ON TABLE stepwise.subscriptions IS 'A durable reader of the history and how far it has read';
 COMMENT ON COLUMN stepwise.subscriptions.subscription_id IS 'Key';
 COMMENT ON COLUMN stepwise.subscriptions.created_at IS 'When it was made';
-COMMENT ON COLUMN stepwise.subscriptions.position_tx IS 'Transaction of the last event read';
-COMMENT ON COLUMN stepwise.subscriptions.position_event IS 'Id of the last event read';
-COMMENT ON COLUMN stepwise.subscriptions.name IS 'Unique';
+COMMENT ON COLUMN stepwise.subscriptions.acked_at IS 'When ack_events last moved its position; NULL: never';
+COMMENT ON COLUMN stepwise.subscriptions.position IS 'event_id up to which it has acknowledged, or its filter passes over, every event';
+COMMENT ON COLUMN stepwise.subscriptions.safe_event IS 'Up to this event_id no event can come any more';
+COMMENT ON COLUMN stepwise.subscriptions.mark_xid IS 'Once every transaction with a smaller id has ended, no event up to mark_event can come any more; NULL: no such mark';
+COMMENT ON COLUMN stepwise.subscriptions.mark_event IS 'See mark_xid';
+COMMENT ON COLUMN stepwise.subscriptions.name IS '1 to 255 characters, unique';
+COMMENT ON COLUMN stepwise.subscriptions.filter IS 'Which events it wants, an object with some of: event, namespace, template, queue; NULL: all';
 
 COMMENT ON VIEW stepwise.task_transitions IS 'History of tasks, numbered per task by sort_key; most_recent marks the current state';
 COMMENT ON VIEW stepwise.step_transitions IS 'History of steps, numbered per step by sort_key; most_recent marks the current state';
@@ -296,6 +308,18 @@ COMMENT ON FUNCTION stepwise.release_backoff IS
     'Ends every backoff of a task now, not a start that was asked for later. Returns how many. Errors: P0002 for no such task, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.purge_tasks IS
     'Removes at most max_tasks (1 to 100000) tasks, with their steps and history, that ended longer ago than older_than, in the order of their ids. states: which; a task in error may still be taken back to work, so name it to have it removed. Returns how many. Errors: 22023 for an argument out of range, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.create_subscription IS
+    'Makes a durable reader of the events; returns its position. filter: NULL for all events, or an object with some of event (names, or step.* and task.*), namespace, template, queue (of a step), each a text or an array of texts; an event must fit every key. start_from: now (changes made from here on), start (all history there is), or the event_id after which to begin. Errors: 23505 for a name that is taken, 22023 for a bad name, filter or start, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.drop_subscription IS
+    'Removes a subscription; the history that it held back may be purged. Errors: P0002 for no such subscription, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.read_events IS
+    'The next events of a subscription in the order of event_id, at most max (1 to 10000; those of one event_id stay together), without those that an unfinished transaction may still precede. Comes again until ack_events. Errors: P0002 for no such subscription, 22023 for max out of range, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.claim_events IS
+    'read_events for one reader at a time: until the transaction ends, others that claim events of the subscription get none. Errors: as read_events';
+COMMENT ON FUNCTION stepwise.ack_events IS
+    'Acknowledges all events of a subscription up to an event_id; returns its position, which never goes back. Errors: P0002 for no such subscription, 22023 for a position beyond the last event, 22004 for NULL';
+COMMENT ON FUNCTION stepwise.subscription_lag IS
+    'Every subscription: its position, the last event_id drawn, at most how many events it has not acknowledged, up to which event_id none can come any more, and since when it has acknowledged nothing (NULL: it is not behind). History after position is not purged';
 COMMENT ON FUNCTION stepwise.signal_step(bigint, text, jsonb, text, text) IS
     'Completes a step of kind wait, named by its name; the payload becomes its results. Returns accepted, kept (its parents are not done: it completes when it is reached) or already_done (the first signal counts). Errors: 55000 for a step of another kind or one that has ended otherwise, P0002 for no such task or step, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.signal_step(bigint, integer, jsonb, text, text) IS

@@ -11,5 +11,6 @@ mod picture;
 mod simulate;
 pub mod sound;
 mod start;
+mod stream;
 mod time;
 mod work;

@@ -6,6 +6,30 @@ use serde::Serialize;
 
 use super::state::{StepState, TaskState};
 
+/// Every event of a task and of a step.
+pub const TASK_EVENTS: [&str; 9] = [
+    "task.initialize_requested",
+    "task.start_requested",
+    "task.retry_requested",
+    "task.finalization_started",
+    "task.completed",
+    "task.failed",
+    "task.cancelled",
+    "task.finalization_completed",
+    "task.resolved_manually",
+];
+pub const STEP_EVENTS: [&str; 9] = [
+    "step.execution_requested",
+    "step.retry_requested",
+    "step.completed",
+    "step.failed",
+    "step.backoff",
+    "step.max_retries_reached",
+    "step.cancelled",
+    "step.resolved_manually",
+    "step.skipped",
+];
+
 /// NOTIFY refuses a payload of this many bytes.
 pub const PAYLOAD_LIMIT: usize = 8000;
 
@@ -28,22 +52,31 @@ pub fn task_events(from: Option<TaskState>, to: TaskState) -> &'static [&'static
     }
 }
 
-/// The events of a step's change of state, in the order to announce them.
-///
-/// `for_good`: the failure leaves no attempt. `backoff`: a backoff was set; with `from` = `to` it is the only event.
+/// What a change says about the next attempt, beside the states; history keeps it, so that the stream tells the same
+/// events as NOTIFY. `Some(true)`: after a backoff. `Some(false)`: there is none. `None`: at once, or it is no question.
 #[inline]
-pub fn step_events(from: StepState, to: StepState, for_good: bool, backoff: bool) -> &'static [&'static str] {
+pub fn retry_after(from: StepState, to: StepState, for_good: bool, backoff: bool) -> Option<bool> {
     match (from, to) {
-        (from, to) if from == to => {
-            if backoff {
-                &["step.backoff"]
-            } else {
-                &[]
-            }
-        }
-        (_, StepState::Error) if for_good => &["step.failed", "step.max_retries_reached"],
-        (_, StepState::Error) if backoff => &["step.failed", "step.backoff"],
-        (_, StepState::Error) => &["step.failed"],
+        (from, to) if from == to => backoff.then_some(true),
+        (_, StepState::Error) if for_good => Some(false),
+        (_, StepState::Error) => backoff.then_some(true),
+        _ => None,
+    }
+}
+
+/// The events of a step's change of state, in the order to announce them; `retry` as [`retry_after`] says.
+#[inline]
+pub fn step_events(from: StepState, to: StepState, retry: Option<bool>) -> &'static [&'static str] {
+    match (from, to) {
+        (from, to) if from == to => match retry {
+            Some(true) => &["step.backoff"],
+            _ => &[],
+        },
+        (_, StepState::Error) => match retry {
+            Some(false) => &["step.failed", "step.max_retries_reached"],
+            Some(true) => &["step.failed", "step.backoff"],
+            None => &["step.failed"],
+        },
         (StepState::Error, StepState::Pending | StepState::InProgress) => &["step.retry_requested"],
         (_, StepState::Pending) => &[],
         (_, StepState::InProgress) => &["step.execution_requested"],
@@ -111,11 +144,14 @@ mod tests {
 
     #[test]
     fn a_failure_says_what_follows_from_it() {
-        let failed = |for_good, backoff| step_events(StepState::InProgress, StepState::Error, for_good, backoff);
+        let failed = |for_good, backoff| {
+            let (from, to) = (StepState::InProgress, StepState::Error);
+            step_events(from, to, retry_after(from, to, for_good, backoff))
+        };
         assert_eq!(failed(true, false), ["step.failed", "step.max_retries_reached"]);
         assert_eq!(failed(false, true), ["step.failed", "step.backoff"]);
-        assert_eq!(step_events(StepState::Error, StepState::InProgress, false, false), ["step.retry_requested"]);
-        assert!(step_events(StepState::InProgress, StepState::Pending, false, false).is_empty());
+        assert_eq!(step_events(StepState::Error, StepState::InProgress, None), ["step.retry_requested"]);
+        assert!(step_events(StepState::InProgress, StepState::Pending, None).is_empty());
     }
 
     #[test]

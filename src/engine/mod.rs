@@ -20,6 +20,8 @@ pub mod rule;
 pub mod simulate;
 pub mod start;
 pub mod state;
+pub mod stream;
+pub mod subscription;
 pub mod template;
 pub mod time;
 pub mod transition;

@@ -8,8 +8,7 @@ use crate::store::history::TaskChange;
 use crate::store::scope::StepChange;
 
 pub fn announce_step(event_id: i64, change: &StepChange, template: &CachedTemplate) {
-    let retry_scheduled = change.is_live && !change.claimable_now;
-    for event in event::step_events(change.from, change.to, change.is_failed, retry_scheduled) {
+    for event in event::step_events(change.from, change.to, change.retry()) {
         let payload = Payload {
             event,
             event_id,

@@ -1,5 +1,6 @@
 //! From the errors of each layer to a Postgres error: SQLSTATE, lower-case message, DETAIL with the values, HINT.
 use crate::engine::refusal::Refusal;
+use crate::engine::subscription::SubscriptionError;
 use crate::engine::template::TemplateError;
 use crate::picture::PictureError;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -114,6 +115,18 @@ impl Explain for TemplateError {
     }
     fn hint(&self) -> Option<String> {
         TemplateError::hint(self)
+    }
+}
+
+impl Explain for SubscriptionError {
+    fn sqlstate(&self) -> PgSqlErrorCode {
+        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
+    }
+    fn detail(&self) -> Option<String> {
+        SubscriptionError::detail(self)
+    }
+    fn hint(&self) -> Option<String> {
+        SubscriptionError::hint(self)
     }
 }
 

@@ -18,6 +18,7 @@ pub mod process;
 pub mod random;
 pub mod row_lock;
 pub mod rows;
+pub mod snapshot;
 pub mod spi;
 pub mod time;
 pub mod trigger;

@@ -3,7 +3,7 @@ use super::value::{Column, Param};
 use pgrx::pg_sys::{self, Datum};
 use pgrx::prelude::*;
 use std::cell::Cell;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 /// Proof that SPI is connected; its memory context holds parameters until the session ends.
 pub struct Session(());
@@ -27,6 +27,8 @@ enum Shape {
     Keyed,
     /// The first rows of an ordered range, through a cursor.
     Scan,
+    /// A range of a table that has a BRIN index for it.
+    Window,
 }
 
 /// One SQL text with its kept plan. Make it a `static`.
@@ -58,6 +60,11 @@ impl Statement {
     /// To be opened with [`Statement::open`].
     pub const fn scan(sql: &'static str) -> Self {
         Self::new(sql, Access::Write, Shape::Scan)
+    }
+
+    /// A read, with the active snapshot, of what a BRIN index finds.
+    pub const fn window(sql: &'static str) -> Self {
+        Self::new(sql, Access::Read, Shape::Window)
     }
 
     const fn new(sql: &'static str, access: Access, shape: Shape) -> Self {
@@ -98,7 +105,7 @@ impl Statement {
         if self.plan.get().is_null() {
             let mut types: Vec<pg_sys::Oid> = params.iter().map(|param| param.oid).collect();
             let options = match self.shape {
-                Shape::Keyed => pg_sys::CURSOR_OPT_GENERIC_PLAN,
+                Shape::Keyed | Shape::Window => pg_sys::CURSOR_OPT_GENERIC_PLAN,
                 Shape::Scan => pg_sys::CURSOR_OPT_GENERIC_PLAN | pg_sys::CURSOR_OPT_FAST_PLAN,
             };
             let Ok(sql) = CString::new(self.sql) else { internal_error("CString::new", 0, self.sql) };
@@ -123,33 +130,51 @@ impl Statement {
     fn planner_settings(&self, plan: pg_sys::SPIPlanPtr) -> Option<PlannerSettings> {
         // SAFETY: the plan is kept for ever.
         let valid = self.planned.get() && unsafe { pg_sys::SPI_plan_is_valid(plan) };
-        (!valid).then(PlannerSettings::keyed)
+        let settings = match self.shape {
+            Shape::Keyed | Shape::Scan => KEYED,
+            Shape::Window => WINDOW,
+        };
+        (!valid).then(|| PlannerSettings::set(settings))
     }
 }
 
+type Settings = &'static [(&'static CStr, &'static CStr)];
+
 /// Ways that a keyed lookup never takes. `enable_memoize` is there since 14.
-const OFF: [&std::ffi::CStr; 7] = [
-    c"enable_seqscan",
-    c"enable_bitmapscan",
-    c"enable_hashjoin",
-    c"enable_mergejoin",
-    c"enable_memoize",
-    c"enable_material",
-    c"jit",
+const KEYED: Settings = &[
+    (c"enable_seqscan", c"off"),
+    (c"enable_bitmapscan", c"off"),
+    (c"enable_hashjoin", c"off"),
+    (c"enable_mergejoin", c"off"),
+    (c"enable_memoize", c"off"),
+    (c"enable_material", c"off"),
+    (c"jit", c"off"),
+];
+
+/// A BRIN index is read by a bitmap scan. So can a btree whose second column is asked for, from its one end to the other:
+/// its cost counts entries, that of a BRIN index does not.
+const WINDOW: Settings = &[
+    (c"enable_seqscan", c"off"),
+    (c"enable_bitmapscan", c"on"),
+    (c"enable_indexscan", c"off"),
+    (c"enable_indexonlyscan", c"off"),
+    (c"cpu_index_tuple_cost", c"1e6"),
+    (c"max_parallel_workers_per_gather", c"0"),
+    (c"jit", c"off"),
 ];
 
 /// Settings in force until dropped.
 struct PlannerSettings(i32);
 
 impl PlannerSettings {
-    fn keyed() -> Self {
+    fn set(settings: Settings) -> Self {
         // SAFETY: a new nesting level of settings, ended by drop or by the abort of the transaction.
         unsafe {
             let level = pg_sys::NewGUCNestLevel();
-            for name in OFF {
+            for (name, value) in settings {
                 pg_sys::set_config_option(
                     name.as_ptr(),
-                    c"off".as_ptr(),
+                    value.as_ptr(),
                     pg_sys::GucContext::PGC_USERSET,
                     pg_sys::GucSource::PGC_S_SESSION,
                     pg_sys::GucAction::GUC_ACTION_SAVE,
@@ -166,7 +191,7 @@ impl PlannerSettings {
 impl Drop for PlannerSettings {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            // SAFETY: the level that `keyed` opened; on an error Postgres itself unwinds it.
+            // SAFETY: the level that `set` opened; on an error Postgres itself unwinds it.
             unsafe { pg_sys::AtEOXact_GUC(false, self.0) }
         }
     }

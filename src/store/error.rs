@@ -37,6 +37,12 @@ pub enum StoreError {
     NotSkippable { step: String, template: String },
     #[error("task with this identity key exists but is not visible to this transaction")]
     IdentityNotVisible { key: String },
+    #[error("subscription does not exist")]
+    SubscriptionNotFound { name: String },
+    #[error("subscription already exists")]
+    SubscriptionExists { name: String },
+    #[error("position lies beyond the last event")]
+    PositionAhead { position: i64, last_event: i64 },
     #[error("receipt is stale")]
     Stale { task_id: i64, step_id: i32 },
     #[error("receipt matches no step")]
@@ -53,8 +59,12 @@ impl Explain for StoreError {
             Self::TemplateNotFound { .. }
             | Self::TaskNotFound { .. }
             | Self::StepNotFound { .. }
+            | Self::SubscriptionNotFound { .. }
             | Self::ReceiptNotFound { .. } => PgSqlErrorCode::ERRCODE_NO_DATA_FOUND,
-            Self::TemplateAmbiguous { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            Self::SubscriptionExists { .. } => PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
+            Self::TemplateAmbiguous { .. } | Self::PositionAhead { .. } => {
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
+            }
             Self::TemplateConflict { .. } => PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
             Self::RegistrationRace { .. } | Self::IdentityNotVisible { .. } => {
                 PgSqlErrorCode::ERRCODE_T_R_SERIALIZATION_FAILURE
@@ -108,6 +118,12 @@ impl Explain for StoreError {
                 format!("Step {step_id} of task {task_id} is no longer held with this receipt.")
             }
             Self::ReceiptNotFound { receipt } => format!("The receipt is {receipt}."),
+            Self::SubscriptionNotFound { name } | Self::SubscriptionExists { name } => {
+                format!("The subscription is \"{name}\".")
+            }
+            Self::PositionAhead { position, last_event } => {
+                format!("The position is {position}, the last event {last_event}.")
+            }
             Self::ProtectedColumn { task_id, step_id, .. } => format!("The row is step {step_id} of task {task_id}."),
             Self::ProtectedTaskColumn { task_id, .. } => format!("The row is task {task_id}."),
         })
@@ -143,6 +159,9 @@ impl Explain for StoreError {
                 "It was reported otherwise, claimed again after its lease, or decided by an operator: discard this work.".into()
             }
             Self::ReceiptNotFound { .. } => "Pass the receipt as claim_steps returned it.".into(),
+            Self::SubscriptionNotFound { .. } => "Make it with stepwise.create_subscription(name).".into(),
+            Self::SubscriptionExists { .. } => "Read it, or choose another name.".into(),
+            Self::PositionAhead { .. } => "Pass the event_id of an event that read_events returned.".into(),
             Self::ProtectedColumn { .. } | Self::ProtectedTaskColumn { .. } => {
                 "The engine keeps this column; change the state, or use the functions of the schema stepwise.".into()
             }

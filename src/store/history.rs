@@ -27,6 +27,7 @@ struct Transition<'a> {
     task_id: i64,
     step_id: Option<i32>,
     attempt: Option<i32>,
+    retry: Option<bool>,
     from: Option<&'static str>,
     to: &'static str,
     worker: Option<&'a str>,
@@ -57,10 +58,11 @@ impl<'a> Texts<'a> {
 /// Stores rows; returns their event ids. History is the most written table and is never updated, so its rows go
 /// straight into it; where somebody has hung a trigger or a partial index on it, by a statement.
 fn store(spi: &Session, rows: &[Transition], cause: &Cause) -> Vec<i64> {
-    let event_ids = heap::draw(c"transitions_event_id_seq", rows.len());
+    // In this order: whoever draws an event id has its transaction id before, which the stream rests on (engine::stream).
     let tx = Param::xid8(heap::transaction_id());
+    let event_ids = heap::draw(c"transitions_event_id_seq", rows.len());
     let mut texts = Texts::default();
-    let columns: Vec<[Param; 13]> = rows
+    let columns: Vec<[Param; 14]> = rows
         .iter()
         .zip(&event_ids)
         .map(|(row, &event_id)| {
@@ -73,6 +75,7 @@ fn store(spi: &Session, rows: &[Transition], cause: &Cause) -> Vec<i64> {
                 optional(row.claimed_at),
                 optional(row.step_id),
                 optional(row.attempt),
+                optional(row.retry),
                 texts.get(row.from),
                 texts.get(Some(row.to)),
                 texts.get(row.worker),
@@ -101,6 +104,7 @@ fn insert(spi: &Session, rows: &[Transition], event_ids: &[i64], cause: &Cause) 
             array_of_optional(&rows.iter().map(|row| row.worker).collect::<Vec<_>>()),
             optional(cause.actor.as_deref()),
             array_of_optional(&rows.iter().map(|row| row.metadata).collect::<Vec<_>>()),
+            array_of_optional(&rows.iter().map(|row| row.retry).collect::<Vec<_>>()),
             array_of_optional(&rows.iter().map(|row| row.ready_at).collect::<Vec<_>>()),
             array_of_optional(&rows.iter().map(|row| row.claimed_at).collect::<Vec<_>>()),
         ],
@@ -138,6 +142,7 @@ pub fn record(spi: &Session, changed: &[&StepChange], cause: &Cause, metadata: i
             task_id: change.task_id,
             step_id: Some(change.step_id),
             attempt: Some(change.attempt),
+            retry: change.retry(),
             from: Some(change.from.as_str()),
             to: change.to.as_str(),
             worker: change.worker.as_deref(),
@@ -169,6 +174,7 @@ pub fn record_tasks(spi: &Session, changes: &[TaskChange], cause: &Cause) {
             task_id: change.task_id,
             step_id: None,
             attempt: None,
+            retry: None,
             from: change.from.map(TaskState::as_str),
             to: change.to.as_str(),
             worker: None,

@@ -24,5 +24,7 @@ pub mod scope;
 pub mod settle;
 pub mod signals;
 pub mod start;
+pub mod stream;
+pub mod subscriptions;
 pub mod templates;
 pub mod tick;

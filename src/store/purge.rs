@@ -1,14 +1,18 @@
 //! Removal of finished tasks with their steps and their history.
 use super::scope::{self, Cause};
+use super::subscriptions;
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
 use crate::pg::spi::{self, Statement};
 use crate::pg::time;
 use crate::pg::value::param;
 
-// In the order of the key: no index on finished_at has to be kept up with every task's end.
+// In the order of the key: no index on finished_at has to be kept up with every task's end. History that a subscription
+// has not acknowledged stays.
 static CANDIDATES: Statement = Statement::write(
-    "SELECT task_id FROM stepwise.tasks WHERE finished_at < $1 AND state = ANY ($2) ORDER BY task_id LIMIT $3",
+    "SELECT t.task_id FROM stepwise.tasks t WHERE t.finished_at < $1 AND t.state = ANY ($2) \
+     AND NOT EXISTS (SELECT FROM stepwise.transitions h WHERE h.task_id = t.task_id AND h.event_id > $4) \
+     ORDER BY t.task_id LIMIT $3",
 );
 // The lock order of everything: steps, then tasks. A reset may have taken a task back to work meanwhile.
 static LOCK_STEPS: Statement =
@@ -37,8 +41,9 @@ static DELETE_TASKS: Statement = Statement::write("DELETE FROM stepwise.tasks WH
 pub fn purge(older_than: Span, most: i32, states: &[&str]) -> i32 {
     let before: Timestamp = time::now().plus(Span(older_than.0.saturating_neg()));
     spi::session(|spi| {
+        let acknowledged = subscriptions::acknowledged_by_all(spi);
         let candidates: Vec<i64> = CANDIDATES
-            .run(spi, &[param(before), array(states), param(i64::from(most))])
+            .run(spi, &[param(before), array(states), param(i64::from(most)), param(acknowledged)])
             .iter()
             .map(|row| row.want(1))
             .collect();

@@ -1,6 +1,7 @@
 //! What the engine itself is writing. Statement triggers fire also for the statements that the engine runs inside a
 //! trigger; the scope lets the inner one hand its rows to the outer instead of starting over, lets history say why a
 //! change was made, and tells the engine's own writes of kept columns from a client's.
+use crate::engine::event::retry_after;
 use crate::engine::time::Timestamp;
 use crate::pg::catalog;
 use std::cell::RefCell;
@@ -38,6 +39,13 @@ pub struct StepChange {
     pub ready_at: Option<Timestamp>,
     /// Of the end of an attempt: when it was claimed.
     pub claimed_at: Option<Timestamp>,
+}
+
+impl StepChange {
+    /// What it says about the next attempt.
+    pub fn retry(&self) -> Option<bool> {
+        retry_after(self.from, self.to, self.is_failed, self.is_live && !self.claimable_now)
+    }
 }
 
 /// Why the engine writes, and on whose word.

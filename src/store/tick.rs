@@ -2,6 +2,7 @@
 //! same to what they meet (`claimable`), so calling this is a matter of punctuality, not of correctness.
 use super::ranges::over_ranges;
 use super::settle;
+use super::subscriptions;
 use crate::engine::state::StepState;
 use crate::engine::time::{Span, Timestamp};
 use crate::events;
@@ -41,6 +42,8 @@ pub fn tick() -> Ticked {
     catalog::refuse_on_standby(c"stepwise.tick()");
     let now = time::now();
     spi::session(|spi| {
+        // First: this transaction must not have an id of its own yet.
+        subscriptions::leave_marks(spi);
         let (found, expired, waits) = due(spi, now);
         let (expired_leases, failed_waits) = (expired.len() as i32, waits.len() as i32);
         settle::expire_leases(spi, expired);
