@@ -27,6 +27,8 @@ enum Shape {
     Keyed,
     /// The first rows of an ordered range, through a cursor.
     Scan,
+    /// A call of a function, whose own statements the planner is to plan as it likes.
+    Call,
 }
 
 /// One SQL text with its kept plan. Make it a `static`.
@@ -53,6 +55,11 @@ impl Statement {
     /// A read with a snapshot of its own, for rows that the caller's may be too old to show.
     pub const fn fresh(sql: &'static str) -> Self {
         Self::write(sql)
+    }
+
+    /// A call of a function that reads.
+    pub const fn call(sql: &'static str) -> Self {
+        Self::new(sql, Access::Read, Shape::Call)
     }
 
     /// To be opened with [`Statement::open`].
@@ -98,7 +105,7 @@ impl Statement {
         if self.plan.get().is_null() {
             let mut types: Vec<pg_sys::Oid> = params.iter().map(|param| param.oid).collect();
             let options = match self.shape {
-                Shape::Keyed => pg_sys::CURSOR_OPT_GENERIC_PLAN,
+                Shape::Keyed | Shape::Call => pg_sys::CURSOR_OPT_GENERIC_PLAN,
                 Shape::Scan => pg_sys::CURSOR_OPT_GENERIC_PLAN | pg_sys::CURSOR_OPT_FAST_PLAN,
             };
             let Ok(sql) = CString::new(self.sql) else { internal_error("CString::new", 0, self.sql) };
@@ -123,7 +130,7 @@ impl Statement {
     fn planner_settings(&self, plan: pg_sys::SPIPlanPtr) -> Option<PlannerSettings> {
         // SAFETY: the plan is kept for ever.
         let valid = self.planned.get() && unsafe { pg_sys::SPI_plan_is_valid(plan) };
-        (!valid).then(PlannerSettings::keyed)
+        (!valid && self.shape != Shape::Call).then(PlannerSettings::keyed)
     }
 }
 

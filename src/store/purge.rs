@@ -1,4 +1,5 @@
 //! Removal of finished tasks with their steps and their history.
+use super::access::{self, of_namespaces};
 use super::scope::{self, Cause};
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
@@ -10,6 +11,11 @@ use crate::pg::value::param;
 static CANDIDATES: Statement = Statement::write(
     "SELECT task_id FROM stepwise.tasks WHERE finished_at < $1 AND state = ANY ($2) ORDER BY task_id LIMIT $3",
 );
+static CANDIDATES_OF: Statement = Statement::write(concat!(
+    "SELECT t.task_id FROM stepwise.tasks t WHERE t.finished_at < $1 AND t.state = ANY ($2)",
+    of_namespaces!("t", "$4"),
+    " ORDER BY t.task_id LIMIT $3"
+));
 // The lock order of everything: steps, then tasks. A reset may have taken a task back to work meanwhile.
 static LOCK_STEPS: Statement =
     Statement::write("SELECT 1 FROM stepwise.steps WHERE task_id = ANY ($1) ORDER BY task_id, step_id FOR UPDATE");
@@ -37,11 +43,12 @@ static DELETE_TASKS: Statement = Statement::write("DELETE FROM stepwise.tasks WH
 pub fn purge(older_than: Span, most: i32, states: &[&str]) -> i32 {
     let before: Timestamp = time::now().plus(Span(older_than.0.saturating_neg()));
     spi::session(|spi| {
-        let candidates: Vec<i64> = CANDIDATES
-            .run(spi, &[param(before), array(states), param(i64::from(most))])
-            .iter()
-            .map(|row| row.want(1))
-            .collect();
+        let ended = [param(before), array(states), param(i64::from(most))];
+        let rows = match access::restriction() {
+            None => CANDIDATES.run(spi, &ended),
+            Some(only) => CANDIDATES_OF.run(spi, &[ended[0], ended[1], ended[2], only.names()]),
+        };
+        let candidates: Vec<i64> = rows.iter().map(|row| row.want(1)).collect();
         if candidates.is_empty() {
             return 0;
         }
