@@ -35,6 +35,7 @@ extension_sql_file!(
     requires = [
         "constraints_indexes",
         triggers::kept_rows::keep_rows,
+        triggers::remembered_rows::tell_backends,
         triggers::steps_before::steps_before_update,
         triggers::steps_after::steps_after_update,
         triggers::tasks_before::tasks_before_update,

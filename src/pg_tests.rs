@@ -64,9 +64,14 @@ mod tests {
 
     #[pg_test]
     fn triggers_read_the_columns_that_they_mean() {
-        for (table, numbers) in
-            [("steps", columns::steps::ALL), ("tasks", columns::tasks::ALL), ("queues", columns::queues::ALL)]
-        {
+        for (table, numbers) in [
+            ("steps", columns::steps::ALL),
+            ("tasks", columns::tasks::ALL),
+            ("queues", columns::queues::ALL),
+            ("templates", columns::templates::ALL),
+            ("namespaces", columns::namespaces::ALL),
+            ("access", columns::access::ALL),
+        ] {
             for &(name, number) in numbers {
                 let found = Spi::get_one_with_args::<i16>(
                     "SELECT attnum FROM pg_attribute WHERE attrelid = ('stepwise.' || $1)::regclass AND attname = $2",

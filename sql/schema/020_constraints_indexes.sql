@@ -5,6 +5,11 @@ ALTER TABLE stepwise.namespaces
     ADD CONSTRAINT namespaces_name_key UNIQUE (name),
     ADD CONSTRAINT namespaces_name_chk CHECK (name <> '' AND pg_catalog.char_length(name) <= 255);
 
+ALTER TABLE stepwise.access
+    ADD CONSTRAINT access_key UNIQUE NULLS NOT DISTINCT (role, level, namespace),
+    ADD CONSTRAINT access_level_chk CHECK (level IN ('reader', 'worker', 'operator', 'author')),
+    ADD CONSTRAINT access_namespace_chk CHECK (namespace <> '' AND pg_catalog.char_length(namespace) <= 255);
+
 ALTER TABLE stepwise.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (queue_id),
     ADD CONSTRAINT queues_name_key UNIQUE (name),
@@ -31,6 +36,9 @@ ALTER TABLE stepwise.template_steps
     ADD CONSTRAINT template_steps_retry_limit_chk CHECK (retry_limit >= 0),
     ADD CONSTRAINT template_steps_kind_chk CHECK (kind IN ('work', 'wait')),
     ADD CONSTRAINT template_steps_jitter_chk CHECK (backoff_jitter BETWEEN 0 AND 1);
+
+-- Whose steps wait in a queue: pause_queue and register_template of a role that is restricted to namespaces.
+CREATE INDEX template_steps_queue_idx ON stepwise.template_steps (queue_id, template_id);
 
 ALTER TABLE stepwise.tasks
     ADD CONSTRAINT tasks_pkey PRIMARY KEY (task_id),

@@ -29,5 +29,11 @@ CREATE TRIGGER template_steps_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON stepwi
     FOR EACH STATEMENT EXECUTE FUNCTION stepwise.keep_rows();
 CREATE TRIGGER queues_kept BEFORE UPDATE OF queue_id, name OR DELETE OR TRUNCATE ON stepwise.queues
     FOR EACH STATEMENT EXECUTE FUNCTION stepwise.keep_rows();
-CREATE TRIGGER namespaces_kept BEFORE UPDATE OR DELETE OR TRUNCATE ON stepwise.namespaces
+CREATE TRIGGER namespaces_kept BEFORE UPDATE OF namespace_id, created_at, name OR DELETE OR TRUNCATE ON stepwise.namespaces
     FOR EACH STATEMENT EXECUTE FUNCTION stepwise.keep_rows();
+
+-- What backends remember of these is read anew, in every session.
+CREATE TRIGGER namespaces_after_update AFTER UPDATE OF private ON stepwise.namespaces
+    FOR EACH STATEMENT EXECUTE FUNCTION stepwise.tell_backends();
+CREATE TRIGGER access_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON stepwise.access
+    FOR EACH STATEMENT EXECUTE FUNCTION stepwise.tell_backends();

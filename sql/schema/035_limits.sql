@@ -13,13 +13,13 @@ BEGIN
     IF NEW.max_in_flight = OLD.max_in_flight THEN
         -- It was paused or resumed.
         IF NOT NEW.paused THEN
-            PERFORM stepwise.wake_queue(NEW.name);
+            PERFORM stepwise.wake_queue(NEW.queue_id);
         END IF;
         RETURN NULL;
     END IF;
     IF NEW.max_in_flight = 0 THEN
         DELETE FROM stepwise.slots WHERE kind = 'queue' AND owner_id = NEW.queue_id;
-        PERFORM stepwise.wake_queue(NEW.name);
+        PERFORM stepwise.wake_queue(NEW.queue_id);
         RETURN NULL;
     END IF;
     -- Steps that are in progress without a place take one, beyond the limit if need be: nothing is handed out until they
@@ -46,7 +46,7 @@ BEGIN
     ON CONFLICT (kind, owner_id, key, number) DO NOTHING;
     DELETE FROM stepwise.slots
     WHERE kind = 'queue' AND owner_id = NEW.queue_id AND number > NEW.max_in_flight AND task_id IS NULL;
-    PERFORM stepwise.wake_queue(NEW.name);
+    PERFORM stepwise.wake_queue(NEW.queue_id);
     RETURN NULL;
 END
 $function$;
@@ -54,64 +54,3 @@ $function$;
 CREATE TRIGGER queues_after_update AFTER UPDATE OF max_in_flight, paused ON stepwise.queues
     FOR EACH ROW WHEN ((NEW.max_in_flight, NEW.paused) IS DISTINCT FROM (OLD.max_in_flight, OLD.paused))
     EXECUTE FUNCTION stepwise.queues_after_update();
-
--- SECURITY DEFINER: an operator has no right on the table. They run no code of a user.
-CREATE FUNCTION stepwise.set_queue_limit(queue text, max_in_flight integer) RETURNS void
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $function$
-BEGIN
-    IF queue IS NULL OR max_in_flight IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = '22004', MESSAGE = 'arguments "queue" and "max_in_flight" must not be NULL';
-    END IF;
-    IF max_in_flight NOT BETWEEN 0 AND 1000 THEN
-        RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'argument "max_in_flight" is out of range',
-            DETAIL = format('The value is %s.', max_in_flight),
-            HINT = 'Pass a number from 0 to 1000; 0 is no limit.';
-    END IF;
-    UPDATE stepwise.queues AS q SET max_in_flight = set_queue_limit.max_in_flight WHERE q.name = queue;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION USING ERRCODE = 'P0002', MESSAGE = 'queue does not exist',
-            DETAIL = format('The queue is "%s".', queue),
-            HINT = 'A queue comes into being with the first template that names it.';
-    END IF;
-END
-$function$;
-
-CREATE FUNCTION stepwise.set_queue_paused(queue text, paused boolean) RETURNS boolean
-LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $function$
-DECLARE
-    was boolean;
-BEGIN
-    IF queue IS NULL THEN
-        RAISE EXCEPTION USING ERRCODE = '22004', MESSAGE = 'argument "queue" must not be NULL';
-    END IF;
-    SELECT q.paused INTO was FROM stepwise.queues AS q WHERE q.name = queue FOR UPDATE;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION USING ERRCODE = 'P0002', MESSAGE = 'queue does not exist',
-            DETAIL = format('The queue is "%s".', queue),
-            HINT = 'A queue comes into being with the first template that names it.';
-    END IF;
-    IF was = set_queue_paused.paused THEN
-        RETURN false;
-    END IF;
-    UPDATE stepwise.queues AS q SET paused = set_queue_paused.paused WHERE q.name = queue;
-    RETURN true;
-END
-$function$;
-
-CREATE FUNCTION stepwise.pause_queue(queue text) RETURNS boolean
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-    SELECT stepwise.set_queue_paused(queue, true);
-END;
-
-CREATE FUNCTION stepwise.resume_queue(queue text) RETURNS boolean
-LANGUAGE sql VOLATILE PARALLEL UNSAFE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-    SELECT stepwise.set_queue_paused(queue, false);
-END;

@@ -320,14 +320,3 @@ BEGIN
     ORDER BY 2, 3 NULLS FIRST, 1, 4;
 END
 $function$;
-
--- SECURITY DEFINER: the check of tokens reads steps.claim_token, which is hidden from readers. No answer shows one.
-CREATE FUNCTION stepwise.verify(task_id bigint DEFAULT NULL)
-RETURNS TABLE (invariant text, task_id bigint, step_id integer, detail text)
-LANGUAGE sql STABLE PARALLEL SAFE
-SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-    SELECT v.invariant, v.task_id, v.step_id, v.detail
-    FROM stepwise.find_violations(coalesce(verify.task_id, '-9223372036854775808'),
-        coalesce(verify.task_id, '9223372036854775807')) AS v;
-END;

@@ -1,42 +1,8 @@
 -- Runs last: rights of the functions, privileges, what a dump carries, comments.
 
 -- A worker needs EXECUTE only, never rights on the tables: commands run as the extension's owner, with a fixed
--- search_path, and run no code of a user.
-ALTER FUNCTION stepwise.register_template SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.create_task SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.create_tasks SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.claim_steps SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.complete_step SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.complete_steps SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.fail_step SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.fail_steps SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.extend_lease SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.release_step SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.report_and_claim SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.reset_step(bigint, text, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.reset_step(bigint, integer, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.resolve_step(bigint, text, jsonb, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.resolve_step(bigint, integer, jsonb, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.cancel_step(bigint, text, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.cancel_step(bigint, integer, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.set_backoff(bigint, text, interval, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.set_backoff(bigint, integer, interval, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.cancel_task SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.retry_task SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.release_backoff SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.signal_step(bigint, text, jsonb, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.signal_step(bigint, integer, jsonb, text, text) SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.tick SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.purge_tasks SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.create_subscription SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.drop_subscription SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.claim_events SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.ack_events SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
--- They read where event ids stand, and leave a mark for the next reader.
-ALTER FUNCTION stepwise.read_events SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION stepwise.subscription_lag SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
--- A worker may ask when to come back, but not read the steps.
-ALTER FUNCTION stepwise.next_visible_at SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+-- search_path, and run no code of a user. They are no definers: inside one nothing tells who called it, and what a caller
+-- may use depends on that. They take the owner's rights and the fixed search_path themselves (src/store/access.rs).
 -- The trigger functions are no definers: a definer's switch at each firing would cost more than most of their work. Under
 -- a command they run as the owner already; where a client's own UPDATE fires them, the statement triggers, which write
 -- history, children and counters, take the owner's rights and the fixed search_path themselves (src/pg/catalog.rs), as
@@ -78,6 +44,13 @@ COMMENT ON TABLE stepwise.namespaces IS 'A tenant or domain of templates; made w
 COMMENT ON COLUMN stepwise.namespaces.namespace_id IS 'Key';
 COMMENT ON COLUMN stepwise.namespaces.created_at IS 'When a template first named it';
 COMMENT ON COLUMN stepwise.namespaces.name IS '1 to 255 characters, unique';
+
+COMMENT ON COLUMN stepwise.namespaces.private IS 'Its events are not announced by NOTIFY, nor the names of its queues. Set it by set_namespace_private or UPDATE';
+
+COMMENT ON TABLE stepwise.access IS 'Which role has which level in which namespaces. Kept by grant_access and revoke_access; counts while the role has USAGE on the schema itself';
+COMMENT ON COLUMN stepwise.access.role IS 'Name of the role; its members have it too';
+COMMENT ON COLUMN stepwise.access.level IS 'reader, worker, operator or author';
+COMMENT ON COLUMN stepwise.access.namespace IS 'Name of the namespace, which need not exist yet; NULL: all';
 
 COMMENT ON TABLE stepwise.queues IS 'A place that workers claim steps from; made when a template first names it';
 COMMENT ON COLUMN stepwise.queues.queue_id IS 'Key';
@@ -334,6 +307,8 @@ COMMENT ON FUNCTION stepwise.inject_failure IS
     'For tests: the next attempts of a step, so many times, fail with this error instead of being made, in sessions with stepwise.testing = on. 0 times: none. Errors: P0002 for no such step, 22023 for a negative number, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.advance_clock IS
     'For tests: adds to stepwise.clock_offset of this session (superuser only); returns stepwise.now(). Errors: 22004 for NULL, 42501 for others';
+COMMENT ON FUNCTION stepwise.set_namespace_private IS
+    'Whether the events of a namespace stay out of NOTIFY, which every role can listen to; its queues are then announced without their names. Returns whether that changes anything. Errors: P0002 for no such namespace, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.wake_queue IS
     'Announces a queue on stepwise_ready, and to the coordinator of the database';
 COMMENT ON FUNCTION stepwise.simulate_template IS
@@ -342,8 +317,6 @@ COMMENT ON FUNCTION stepwise.pause_queue IS
     'Nothing is handed out from the queue until resume_queue; steps already claimed go on. Returns whether that changes anything. Errors: P0002 for no such queue, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.resume_queue IS
     'Ends a pause and announces the queue. Returns whether that changes anything. Errors: P0002 for no such queue, 22004 for NULL';
-COMMENT ON FUNCTION stepwise.set_queue_paused IS
-    'pause_queue and resume_queue';
 COMMENT ON FUNCTION stepwise.set_queue_limit IS
     'The most steps of the queue that are in progress at once: 1 to 1000, 0 is no limit. Counts for claims that begin after its commit; steps in progress beyond it go on, and none is handed out until they are within it. Errors: 22023 out of range, P0002 for no such queue, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.queues_after_update IS
@@ -378,9 +351,25 @@ COMMENT ON FUNCTION stepwise.render_template IS
 COMMENT ON FUNCTION stepwise.next_visible_at IS
     'The earliest time at which a step of the named queues (NULL: all) can be claimed; it may be over. Of a queue whose limit is reached, the end of the next lease; limits of tasks and keys are not asked. NULL: there is none. For a worker''s wait beside LISTEN stepwise_ready';
 COMMENT ON FUNCTION stepwise.grant_access IS
-    'Gives a role a level: reader (see), worker (create, claim, report; no rights on tables), operator (both), author (all, and register templates). Errors: 22023 for another level, 22004 for NULL, 42704 for no such role';
+    'Gives a role a level: reader (see), worker (create, claim, report; no rights on tables), operator (both), author (all, and register templates); in these namespaces, which need not exist yet, or (NULL) in all. From the first grant of a namespace on, a role has what it was granted here and no more. Errors: 22023 for another level or no name of a namespace, 22004 for NULL, 42704 for no such role, 55000 for a role that has the level in all namespaces';
 COMMENT ON FUNCTION stepwise.revoke_access IS
-    'Takes every right on the schema stepwise from a role';
+    'Takes these namespaces from a role or (NULL), and with the last of them, every right on the schema stepwise. Errors: 22004 for NULL, 42704 for no such role, 55000 for namespaces of a role that has all';
+COMMENT ON FUNCTION stepwise.separate_namespaces IS
+    'Puts the tables under the policies that keep roles to their namespaces; grant_access calls it with the first namespace. Takes an ACCESS EXCLUSIVE lock of each table, once';
+COMMENT ON FUNCTION stepwise.may_use_all IS
+    'Whether the current role has a level in all namespaces. Errors: 22023 for another level';
+COMMENT ON FUNCTION stepwise.may_use_namespace IS
+    'Whether the current role has a level in the namespace of this name, whether or not it exists. Errors: 22023 for another level';
+COMMENT ON FUNCTION stepwise.may_use_template IS
+    'Whether the current role has a level in the namespace of a template; false for one that does not exist, unless the role has all. Errors: 22023 for another level';
+COMMENT ON FUNCTION stepwise.may_use_task IS
+    'may_use_template for the template of a task';
+COMMENT ON FUNCTION stepwise.may_use_queue IS
+    'Whether steps of the namespaces that the current role has a level in may wait in a queue; at level operator, and no others may. Errors: 22023 for another level';
+COMMENT ON FUNCTION stepwise.tell_backends IS
+    'Trigger: tells every backend to read anew what it remembers of the table';
+COMMENT ON TRIGGER access_changed ON stepwise.access IS 'Backends remember who may use what';
+COMMENT ON TRIGGER namespaces_after_update ON stepwise.namespaces IS 'Backends remember which namespaces are private';
 COMMENT ON FUNCTION stepwise.steps_before_update IS
     'Trigger: refuses an illegal change of a step (55000) and stamps what the new state implies';
 COMMENT ON FUNCTION stepwise.steps_after_update IS

@@ -1,5 +1,6 @@
 //! Ask: the clock, backoff, readiness, context. Readers: the caller's snapshot and rights, no transaction id.
 use super::arguments::elements;
+use crate::engine::access::Level;
 use crate::engine::backoff::Backoff;
 use crate::engine::time::Timestamp;
 use crate::pg::error::{Outcome, finish};
@@ -7,6 +8,7 @@ use crate::pg::numeric::percentage;
 use crate::pg::rows::{Rows, RowsReturned, TextRoom, argument, return_rows};
 use crate::pg::time;
 use crate::pg::value::{optional, param};
+use crate::store::access::command;
 use crate::store::readers;
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::pg_sys;
@@ -176,5 +178,5 @@ fn next_visible(queues: Option<Vec<Option<String>>>) -> Outcome<Option<Timestamp
 
 #[pg_extern(stable, parallel_safe)]
 fn next_visible_at(queues: default!(Option<Vec<Option<String>>>, "NULL")) -> Option<TimestampWithTimeZone> {
-    finish(next_visible(queues)).map(time::to_sql)
+    finish(command(Level::Any, || next_visible(queues))).map(time::to_sql)
 }

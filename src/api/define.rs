@@ -1,7 +1,9 @@
 //! Define: templates.
+use crate::engine::access::Level;
 use crate::engine::template;
 use crate::pg::error::{Outcome, finish, required};
 use crate::pg::jsonb::Jsonb;
+use crate::store::access::command;
 use crate::store::templates;
 use pgrx::prelude::*;
 
@@ -13,7 +15,7 @@ fn register(definition: Option<Jsonb>) -> Outcome<i64> {
 
 #[pg_extern]
 fn register_template(definition: Option<Jsonb>) -> i64 {
-    finish(register(definition))
+    finish(command(Level::Author, || register(definition)))
 }
 
 fn find(name: Option<String>, namespace: Option<String>, version: Option<String>) -> Outcome<Option<Jsonb>> {

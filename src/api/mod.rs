@@ -1,8 +1,10 @@
 //! The SQL surface, thin: each function checks its arguments, calls the store or the engine, and converts back.
 //! Readers use the caller's snapshot and rights; commands run as the extension's owner (sql/schema/900).
 
+mod access;
 mod arguments;
 mod ask;
+mod audit;
 mod define;
 mod drive;
 mod inspect;

@@ -1,12 +1,16 @@
-//! Operate: reset, resolve, cancel, retry, backoffs, purge. Each names a step by name or by number, takes a reason and,
-//! where it is not the calling role, the actor for the history.
+//! Operate: reset, resolve, cancel, retry, backoffs, purge, queues, namespaces. Each that is about a step names it by name
+//! or by number, takes a reason and, where it is not the calling role, the actor for the history.
 use super::arguments::{self, cause};
+use crate::engine::access::Level;
 use crate::engine::operate::Action;
 use crate::pg::error::{ArgumentError, Outcome, finish, required};
 use crate::pg::jsonb::Jsonb;
 use crate::pg::time;
+use crate::store::access::command;
 use crate::store::operate::{self, StepRef};
+use crate::store::privacy;
 use crate::store::purge;
+use crate::store::queues;
 use crate::store::scope::Cause;
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
@@ -50,7 +54,7 @@ macro_rules! by_name_or_id {
             reason: default!(Option<String>, "NULL"),
             actor: default!(Option<String>, "NULL"),
         ) -> &'static str {
-            finish($call(task_id, step.map($variant), $($passed,)* reason, actor))
+            finish(command(Level::Operator, || $call(task_id, step.map($variant), $($passed,)* reason, actor)))
         }
     };
 }
@@ -101,7 +105,8 @@ fn on_task(
     reason: Option<String>,
     actor: Option<String>,
 ) -> Outcome<i32> {
-    Ok(change(required("task_id", task_id)?, cause(reason, actor)?)?)
+    let (task_id, cause) = (required("task_id", task_id)?, cause(reason, actor)?);
+    Ok(command(Level::Operator, || change(task_id, cause))?)
 }
 
 #[pg_extern]
@@ -162,5 +167,44 @@ fn purge_tasks(
     max_tasks: default!(Option<i32>, "1000"),
     states: default!(Option<Vec<Option<String>>>, "'{complete,cancelled,resolved_manually}'"),
 ) -> i32 {
-    finish(remove(older_than, max_tasks, states))
+    finish(command(Level::Operator, || remove(older_than, max_tasks, states)))
+}
+
+fn pause(queue: Option<String>, paused: bool) -> Outcome<bool> {
+    let queue = required("queue", queue)?;
+    Ok(command(Level::Operator, || queues::set_paused(&queue, paused))?)
+}
+
+#[pg_extern]
+fn pause_queue(queue: Option<String>) -> bool {
+    finish(pause(queue, true))
+}
+
+#[pg_extern]
+fn resume_queue(queue: Option<String>) -> bool {
+    finish(pause(queue, false))
+}
+
+fn limit(queue: Option<String>, max_in_flight: Option<i32>) -> Outcome<()> {
+    let (queue, most) = (required("queue", queue)?, required("max_in_flight", max_in_flight)?);
+    if !(0..=1000).contains(&most) {
+        let expected = "a number from 0 to 1000; 0 is no limit";
+        return Err(ArgumentError::OutOfRange { name: "max_in_flight", value: most.to_string(), expected }.into());
+    }
+    Ok(command(Level::Operator, || queues::set_limit(&queue, most))?)
+}
+
+#[pg_extern]
+fn set_queue_limit(queue: Option<String>, max_in_flight: Option<i32>) {
+    finish(limit(queue, max_in_flight))
+}
+
+fn hide(namespace: Option<String>, private: Option<bool>) -> Outcome<bool> {
+    let (namespace, private) = (required("namespace", namespace)?, required("private", private)?);
+    Ok(command(Level::Operator, || privacy::set_private(&namespace, private))?)
+}
+
+#[pg_extern]
+fn set_namespace_private(namespace: Option<String>, private: default!(Option<bool>, "true")) -> bool {
+    finish(hide(namespace, private))
 }

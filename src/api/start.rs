@@ -1,9 +1,11 @@
 //! Start: tasks.
 use super::arguments::{beside, elements, priority as priority_of, short_text};
+use crate::engine::access::Level;
 use crate::engine::template::MAX_NAME_CHARS;
 use crate::pg::error::{Outcome, finish, required};
 use crate::pg::jsonb::{Jsonb, JsonbArray};
 use crate::pg::time;
+use crate::store::access::command;
 use crate::store::start::{self, NewTasks};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
@@ -74,7 +76,7 @@ fn create_task(
     requested_by: default!(Option<String>, "NULL"),
 ) -> i64 {
     let common = Common { template, namespace, version, priority, run_at, tags, bypass_steps, requested_by };
-    finish(create_one(context, identity_key, common))
+    finish(command(Level::Worker, || create_one(context, identity_key, common)))
 }
 
 #[pg_extern]
@@ -92,5 +94,5 @@ fn create_tasks(
     requested_by: default!(Option<String>, "NULL"),
 ) -> SetOfIterator<'static, i64> {
     let common = Common { template, namespace, version, priority, run_at, tags, bypass_steps, requested_by };
-    SetOfIterator::new(finish(create_many(contexts, identity_keys, common)))
+    SetOfIterator::new(finish(command(Level::Worker, || create_many(contexts, identity_keys, common))))
 }

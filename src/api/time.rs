@@ -1,10 +1,12 @@
 //! Time: signals for steps that wait, and what is due without anybody claiming.
 use super::arguments::cause;
+use crate::engine::access::Level;
 use crate::events;
 use crate::pg::board;
 use crate::pg::error::{Outcome, finish, required};
 use crate::pg::jsonb::Jsonb;
 use crate::pg::time;
+use crate::store::access::command;
 use crate::store::operate::StepRef;
 use crate::store::signals;
 use crate::store::tick;
@@ -31,7 +33,7 @@ fn signal_step(
     reason: default!(Option<String>, "NULL"),
     actor: default!(Option<String>, "NULL"),
 ) -> &'static str {
-    finish(signal(task_id, step.map(StepRef::Name), payload, reason, actor))
+    finish(command(Level::Worker, || signal(task_id, step.map(StepRef::Name), payload, reason, actor)))
 }
 
 #[pg_extern(name = "signal_step")]
@@ -42,13 +44,13 @@ fn signal_step_by_id(
     reason: default!(Option<String>, "NULL"),
     actor: default!(Option<String>, "NULL"),
 ) -> &'static str {
-    finish(signal(task_id, step.map(StepRef::Id), payload, reason, actor))
+    finish(command(Level::Worker, || signal(task_id, step.map(StepRef::Id), payload, reason, actor)))
 }
 
 #[pg_extern]
-fn wake_queue(queue: Option<String>) {
-    if let Some(queue) = queue {
-        events::announce_queue(&queue);
+fn wake_queue(queue_id: Option<i64>) {
+    if queue_id.is_some() {
+        events::announce_ready(queue_id.into_iter());
         board::note_ready();
     }
 }
@@ -65,7 +67,7 @@ fn tick() -> TableIterator<
         name!(next_at, Option<TimestampWithTimeZone>),
     ),
 > {
-    let done = tick::tick();
+    let done = command(Level::Worker, tick::tick);
     let next_at = done.next_at.map(time::to_sql);
     TableIterator::once((done.expired_leases, done.failed_waits, done.ended_tasks, done.ready_queues, next_at))
 }

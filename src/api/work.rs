@@ -1,10 +1,12 @@
 //! Work: claims, reports, leases.
 use super::arguments::{self, Uuid, beside, elements};
+use crate::engine::access::Level;
 use crate::engine::template::MAX_NAME_CHARS;
 use crate::engine::time::Span;
 use crate::pg::error::{Outcome, finish, required};
 use crate::pg::jsonb::{Jsonb, JsonbArray};
 use crate::pg::time;
+use crate::store::access::command;
 use crate::store::claim::{self, ClaimedStep, Request};
 use crate::store::claimable::Source;
 use crate::store::report::{self, Outcome as Reported, Report, Verdict};
@@ -144,14 +146,15 @@ fn claim_steps(
         name!(dependencies, Jsonb),
     ),
 > {
-    TableIterator::new(finish(claim_for(worker, queues, max_steps, lease)).into_iter().map(handed_out))
+    let claimed = finish(command(Level::Worker, || claim_for(worker, queues, max_steps, lease)));
+    TableIterator::new(claimed.into_iter().map(handed_out))
 }
 
 #[pg_extern]
 fn complete_step(receipt: Option<Uuid>, results: default!(Option<Jsonb>, "NULL")) -> &'static str {
     let complete =
         |receipt| completions(Some(vec![Some(receipt)]), Some(JsonbArray(vec![results]))).and_then(store_one);
-    finish(required("receipt", receipt).map_err(Into::into).and_then(complete))
+    finish(command(Level::Worker, || required("receipt", receipt).map_err(Into::into).and_then(complete)))
 }
 
 #[pg_extern]
@@ -159,7 +162,7 @@ fn complete_steps(
     receipts: Option<Vec<Option<Uuid>>>,
     results: default!(Option<JsonbArray>, "NULL"),
 ) -> TableIterator<'static, (name!(receipt, Uuid), name!(outcome, &'static str))> {
-    TableIterator::new(finish(completions(receipts, results).map(store)))
+    TableIterator::new(finish(command(Level::Worker, || completions(receipts, results).map(store))))
 }
 
 #[pg_extern]
@@ -178,7 +181,7 @@ fn fail_step(
         )
         .and_then(store_one)
     };
-    finish(required("receipt", receipt).map_err(Into::into).and_then(fail))
+    finish(command(Level::Worker, || required("receipt", receipt).map_err(Into::into).and_then(fail)))
 }
 
 #[pg_extern]
@@ -188,7 +191,8 @@ fn fail_steps(
     retryable: default!(Option<Vec<Option<bool>>>, "NULL"),
     retry_after: default!(Option<Vec<Option<Interval>>>, "NULL"),
 ) -> TableIterator<'static, (name!(receipt, Uuid), name!(outcome, &'static str))> {
-    TableIterator::new(finish(failures(receipts, errors, retryable, retry_after).map(store)))
+    let failed = command(Level::Worker, || failures(receipts, errors, retryable, retry_after).map(store));
+    TableIterator::new(finish(failed))
 }
 
 fn extend(receipt: Option<Uuid>, lease: Option<Interval>) -> Outcome<&'static str> {
@@ -204,12 +208,12 @@ fn release(receipt: Option<Uuid>) -> Outcome<&'static str> {
 
 #[pg_extern]
 fn extend_lease(receipt: Option<Uuid>, lease: default!(Option<Interval>, "NULL")) -> &'static str {
-    finish(extend(receipt, lease))
+    finish(command(Level::Worker, || extend(receipt, lease)))
 }
 
 #[pg_extern]
 fn release_step(receipt: Option<Uuid>) -> &'static str {
-    finish(release(receipt))
+    finish(command(Level::Worker, || release(receipt)))
 }
 
 #[pg_extern]
@@ -246,12 +250,12 @@ fn report_and_claim(
         name!(dependencies, Option<Jsonb>),
     ),
 > {
-    let (reported, claimed) = finish((|| {
+    let (reported, claimed) = finish(command(Level::Worker, || {
         let mut reports = completions(completed, results)?;
         reports.extend(failures(failed, errors, retryable, retry_after)?);
         let reported = store(reports);
         Ok((reported, claim_for(worker, queues, max_steps, lease)?))
-    })());
+    }));
     let reported = reported.into_iter().map(|(receipt, outcome)| {
         (outcome, receipt, None, None, None, None, None, None, None, None, None, None, None, None, None, None)
     });

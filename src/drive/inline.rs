@@ -1,11 +1,13 @@
 //! In the caller's session, in its transaction: claim what is ready, run it, report, until nothing is left to do here.
 use super::handler;
+use crate::engine::access::Level;
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::catalog;
 use crate::pg::spi::{self, Statement};
 use crate::pg::time;
 use crate::pg::value::param;
 use crate::pg::wait;
+use crate::store::access::command;
 use crate::store::claim::{self, Claimed, Request};
 use crate::store::claimable::Source;
 use crate::store::error::StoreError;
@@ -64,14 +66,15 @@ pub fn as_engine<R>(body: impl FnOnce() -> R) -> R {
 /// Runs the steps of one task that have SQL handlers.
 pub fn run_task(task_id: i64, patience: Patience) -> Result<Done, StoreError> {
     catalog::refuse_on_standby(c"stepwise.run_task()");
-    as_engine(|| spi::session(|spi| operate::task(spi, task_id).map(|_| ())))?;
+    command(Level::Worker, || spi::session(|spi| operate::task(spi, task_id).map(|_| ())))?;
     let mut done = Done::default();
     loop {
         rounds(Source::Task(task_id), "run_task", None, patience, &mut done);
         if patience.is_over() || !patience.wait {
             break;
         }
-        let next = as_engine(|| spi::session(|spi| NEXT_OF_TASK.run(spi, &[param(task_id)]).first()?.get(1)));
+        let next =
+            command(Level::Worker, || spi::session(|spi| NEXT_OF_TASK.run(spi, &[param(task_id)]).first()?.get(1)));
         match next {
             Some(next) => wait::sleep(patience.cap(until(next))),
             None => break,
@@ -102,7 +105,7 @@ fn rounds(source: Source, worker: &str, most: Option<usize>, patience: Patience,
         let max_steps = most.map_or(BATCH, |most| BATCH.min(most - executed as usize));
         claim::claim(&Request { worker, source, max_steps, lease: None, grace: Span(0) })
     };
-    let mut claimed = as_engine(|| claim(done.executed));
+    let mut claimed = command(Level::Worker, || claim(done.executed));
     loop {
         let Claimed { steps, injected } = claimed;
         done.executed += injected as i32;
@@ -123,7 +126,7 @@ fn rounds(source: Source, worker: &str, most: Option<usize>, patience: Patience,
                 break;
             }
         }
-        let next = as_engine(|| {
+        let next = command(Level::Worker, || {
             // A handler may have cancelled or resolved a step itself: then its word counts, and the report is stale.
             let outcomes = report::report(&reports);
             debug_assert!(outcomes.iter().all(|outcome| *outcome != Outcome::NotFound));

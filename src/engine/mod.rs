@@ -3,6 +3,7 @@
 //! In: what is legal, ready, due, settled, announced. Out: where rows come from, how they are locked and stored, and
 //! how an error reaches a client. Nothing here panics, recurses over a graph, or imports anything from outside `engine`.
 
+pub mod access;
 pub mod backoff;
 pub mod cascade;
 pub mod context;

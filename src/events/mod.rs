@@ -5,9 +5,13 @@ use crate::pg::guc::{self, NotifyLevel};
 use crate::pg::notify::notify;
 use crate::store::graph_cache::{self, CachedTemplate};
 use crate::store::history::TaskChange;
+use crate::store::privacy;
 use crate::store::scope::StepChange;
 
 pub fn announce_step(event_id: i64, change: &StepChange, template: &CachedTemplate) {
+    if privacy::is_private(&template.namespace) {
+        return;
+    }
     for event in event::step_events(change.from, change.to, change.retry()) {
         let payload = Payload {
             event,
@@ -26,6 +30,9 @@ pub fn announce_step(event_id: i64, change: &StepChange, template: &CachedTempla
 }
 
 pub fn announce_task(event_id: i64, change: &TaskChange, template: &CachedTemplate) {
+    if privacy::is_private(&template.namespace) {
+        return;
+    }
     for event in event::task_events(change.from, change.to) {
         let payload = Payload {
             event,
@@ -43,13 +50,6 @@ pub fn announce_task(event_id: i64, change: &TaskChange, template: &CachedTempla
     }
 }
 
-/// Tells waiting workers of one queue.
-pub fn announce_queue(name: &str) {
-    if guc::notify_level() != NotifyLevel::Off {
-        notify(c"stepwise_ready", name);
-    }
-}
-
 /// Tells waiting workers that steps of these queues can be claimed now: at most once per queue and transaction, which
 /// Postgres ensures by dropping a repeated payload.
 pub fn announce_ready(queue_ids: impl Iterator<Item = i64>) {
@@ -59,7 +59,11 @@ pub fn announce_ready(queue_ids: impl Iterator<Item = i64>) {
     let mut last = None;
     for queue_id in queue_ids {
         if last != Some(queue_id) {
-            notify(c"stepwise_ready", &graph_cache::queue_name(queue_id));
+            // Workers wake whatever it says.
+            match privacy::is_private_queue(queue_id) {
+                true => notify(c"stepwise_ready", ""),
+                false => notify(c"stepwise_ready", &graph_cache::queue_name(queue_id)),
+            }
             last = Some(queue_id);
         }
     }

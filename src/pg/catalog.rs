@@ -1,4 +1,5 @@
 //! Who owns the extension's tables, who calls, and which incarnation of the extension is installed.
+use super::role;
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::CStr;
 
@@ -45,13 +46,11 @@ pub fn refuse_on_standby(command: &CStr) {
     unsafe { pg_sys::PreventCommandDuringRecovery(command.as_ptr()) };
 }
 
-/// The role that acts: SET ROLE or the session's user, not the owner that a SECURITY DEFINER function runs as.
+/// The role that acts, for the history: SET ROLE or the session's user, whatever SECURITY DEFINER function is between. No
+/// right hangs on it.
 pub fn actor() -> String {
-    // SAFETY: the name is a C string in the current memory context; NULL where the role is gone.
-    unsafe {
-        let name = pg_sys::GetUserNameFromId(pg_sys::GetOuterUserId(), true);
-        if name.is_null() { String::from("unknown") } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
-    }
+    // SAFETY: reads a variable.
+    role::name(unsafe { pg_sys::GetOuterUserId() })
 }
 
 /// Runs `body` with the rights of the owner of `table` and a safe search_path, as Postgres' own foreign-key triggers

@@ -9,8 +9,10 @@ use std::ffi::CStr;
 /// What a scan sees.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Sees {
-    /// What the caller's statement sees.
+    /// What the caller's statement sees, if the caller may read it.
     Caller,
+    /// What the caller's statement sees.
+    Statement,
     /// What is committed by now, as a statement of its own would.
     Now,
 }
@@ -92,7 +94,7 @@ impl Keyed {
             }
             let index = pg_sys::index_open(primary_key(heap), lock);
             let snapshot = pg_sys::RegisterSnapshot(match sees {
-                Sees::Caller => pg_sys::GetActiveSnapshot(),
+                Sees::Caller | Sees::Statement => pg_sys::GetActiveSnapshot(),
                 Sees::Now => pg_sys::GetTransactionSnapshot(),
             });
             let slot = pg_sys::table_slot_create(heap, std::ptr::null_mut());

@@ -29,6 +29,8 @@ enum Shape {
     Scan,
     /// A range of a table that has a BRIN index for it.
     Window,
+    /// A call of a function, whose own statements the planner is to plan as it likes.
+    Call,
 }
 
 /// One SQL text with its kept plan. Make it a `static`.
@@ -55,6 +57,11 @@ impl Statement {
     /// A read with a snapshot of its own, for rows that the caller's may be too old to show.
     pub const fn fresh(sql: &'static str) -> Self {
         Self::write(sql)
+    }
+
+    /// A call of a function that reads.
+    pub const fn call(sql: &'static str) -> Self {
+        Self::new(sql, Access::Read, Shape::Call)
     }
 
     /// To be opened with [`Statement::open`].
@@ -105,7 +112,7 @@ impl Statement {
         if self.plan.get().is_null() {
             let mut types: Vec<pg_sys::Oid> = params.iter().map(|param| param.oid).collect();
             let options = match self.shape {
-                Shape::Keyed | Shape::Window => pg_sys::CURSOR_OPT_GENERIC_PLAN,
+                Shape::Keyed | Shape::Window | Shape::Call => pg_sys::CURSOR_OPT_GENERIC_PLAN,
                 Shape::Scan => pg_sys::CURSOR_OPT_GENERIC_PLAN | pg_sys::CURSOR_OPT_FAST_PLAN,
             };
             let Ok(sql) = CString::new(self.sql) else { internal_error("CString::new", 0, self.sql) };
@@ -133,6 +140,7 @@ impl Statement {
         let settings = match self.shape {
             Shape::Keyed | Shape::Scan => KEYED,
             Shape::Window => WINDOW,
+            Shape::Call => return None,
         };
         (!valid).then(|| PlannerSettings::set(settings))
     }

@@ -100,6 +100,12 @@ pub fn table_name(fcinfo: pg_sys::FunctionCallInfo) -> String {
     unsafe { CStr::from_ptr((*(*data.tg_relation).rd_rel).relname.data.as_ptr()) }.to_string_lossy().into_owned()
 }
 
+/// The trigger's table.
+pub fn table(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Oid {
+    // SAFETY: the relation is open while its trigger runs.
+    unsafe { (*trigger_data(fcinfo).tg_relation).rd_id }
+}
+
 /// A BEFORE UPDATE trigger for one row: reads both rows, replaces columns of the new one.
 pub struct RowUpdate {
     data: &'static pg_sys::TriggerData,

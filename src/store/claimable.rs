@@ -1,5 +1,6 @@
 //! Which steps a claim may take: locked rows that are visible now, by priority, then age, each with its places under the
 //! limits that it is under. What time has decided about the rows met on the way (`settle`) is done here too.
+use super::access::{self, of_namespaces};
 use super::graph_cache::{self, CachedTemplate};
 use super::limits::{self, Owner};
 use super::of_task;
@@ -107,6 +108,20 @@ macro_rules! peek_with_task {
         peek!(concat!("JOIN stepwise.tasks t ON t.task_id = s.task_id WHERE ", in_range!(), $more))
     };
 }
+// The same for a caller who is restricted to namespaces. A filter on the row: the index knows none.
+static RANGE_OF: Statement =
+    Statement::scan(claimable!("stepwise.steps s", concat!(in_range!(), of_namespaces!("s", "$4"))));
+static RANGE_OF_WITH_PLACE: Statement =
+    Statement::scan(claimable!("stepwise.steps s", concat!(in_range!(), of_namespaces!("s", "$4"), has_place!())));
+static RANGE_OF_IN_DATABASE: Statement = Statement::scan(claimable!(
+    "stepwise.steps s",
+    concat!(in_range!(), of_namespaces!("s", "$5"), has_place!(), in_database!(), of_role!())
+));
+static PEEK_OF: Statement = Statement::scan(peek!(concat!("WHERE ", in_range!(), of_namespaces!("s", "$4"))));
+static PEEK_OF_WITH_PLACE: Statement =
+    Statement::scan(peek_with_task!(concat!(of_namespaces!("s", "$4"), has_place!())));
+static PEEK_OF_IN_DATABASE: Statement =
+    Statement::scan(peek_with_task!(concat!(of_namespaces!("s", "$5"), has_place!(), in_database!(), of_role!())));
 static PEEK: Statement = Statement::scan(peek!(concat!("WHERE ", in_range!())));
 static PEEK_WITH_PLACE: Statement = Statement::scan(peek_with_task!(has_place!()));
 static PEEK_IN_DATABASE: Statement =
@@ -217,6 +232,7 @@ pub fn find(spi: &Session, source: Source, max_steps: usize, now: Timestamp) -> 
         most: max_steps,
         in_database: matches!(source, Source::InDatabase { .. }),
         role,
+        namespaces: access::restriction().map(|only| only.names()),
         max_in_flight: HashMap::new(),
         found: Vec::new(),
         ended: 0,
@@ -224,7 +240,7 @@ pub fn find(spi: &Session, source: Source, max_steps: usize, now: Timestamp) -> 
     };
     match source {
         Source::Task(task_id) => search.of_task(task_id),
-        Source::Queues(Some([queue])) => search.of_queue(queue),
+        Source::Queues(Some([queue])) if search.namespaces.is_none() => search.of_queue(queue),
         Source::Queues(queues) | Source::InDatabase { queues, .. } => search.of_queues(queues),
     }
     search.found
@@ -236,6 +252,8 @@ struct Search<'a> {
     most: usize,
     in_database: bool,
     role: Param,
+    /// `None`: all of them.
+    namespaces: Option<Param>,
     /// The queues met that are limited.
     max_in_flight: HashMap<i64, i32>,
     found: Vec<Found>,
@@ -306,9 +324,11 @@ impl Search<'_> {
             let Some(priority) = ranges.iter().map(|range| range.1).max() else { break };
             let (mut now_due, mut rest): (Vec<_>, Vec<_>) = ranges.into_iter().partition(|range| range.1 == priority);
             now_due.sort_unstable();
-            let (one, several) = match self.in_database {
-                true => (&RANGE_IN_DATABASE, &PEEK_IN_DATABASE),
-                false => (&RANGE, &PEEK),
+            let (one, several) = match (self.in_database, self.namespaces) {
+                (true, None) => (&RANGE_IN_DATABASE, &PEEK_IN_DATABASE),
+                (false, None) => (&RANGE, &PEEK),
+                (true, Some(_)) => (&RANGE_OF_IN_DATABASE, &PEEK_OF_IN_DATABASE),
+                (false, Some(_)) => (&RANGE_OF, &PEEK_OF),
             };
             if self.take(&now_due, one, several) {
                 self.look_again(&now_due);
@@ -322,9 +342,11 @@ impl Search<'_> {
 
     /// Takes what is left of these ranges where rows met there were under limits that are reached.
     fn look_again(&mut self, ranges: &[Range]) {
-        let (one, several) = match self.in_database {
-            true => (&RANGE_IN_DATABASE, &PEEK_IN_DATABASE),
-            false => (&RANGE_WITH_PLACE, &PEEK_WITH_PLACE),
+        let (one, several) = match (self.in_database, self.namespaces) {
+            (true, None) => (&RANGE_IN_DATABASE, &PEEK_IN_DATABASE),
+            (false, None) => (&RANGE_WITH_PLACE, &PEEK_WITH_PLACE),
+            (true, Some(_)) => (&RANGE_OF_IN_DATABASE, &PEEK_OF_IN_DATABASE),
+            (false, Some(_)) => (&RANGE_OF_WITH_PLACE, &PEEK_OF_WITH_PLACE),
         };
         for _ in 0..MAX_ROUNDS {
             if self.is_done() || !self.take(ranges, one, several) {
@@ -341,6 +363,7 @@ impl Search<'_> {
             if self.in_database {
                 params.push(role);
             }
+            params.extend(self.namespaces);
             params
         };
         match ranges {

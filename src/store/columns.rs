@@ -6,6 +6,8 @@ use crate::pg::lookup::Keyed;
 /// `steps` by task and step. A reader may not read all of its columns.
 pub const STEPS_BY_KEY: Keyed = Keyed { table: c"steps", column: Some(steps::STATE as i16) };
 pub const TASKS_BY_KEY: Keyed = Keyed { table: c"tasks", column: None };
+pub const TEMPLATES_BY_KEY: Keyed = Keyed { table: c"templates", column: None };
+pub const NAMESPACES_BY_KEY: Keyed = Keyed { table: c"namespaces", column: None };
 pub const QUEUES_BY_KEY: Keyed = Keyed { table: c"queues", column: None };
 
 macro_rules! columns {
@@ -46,6 +48,27 @@ pub mod queues {
     columns! {
         MAX_IN_FLIGHT "max_in_flight" 3
         PAUSED "paused" 4
+    }
+}
+
+pub mod templates {
+    columns! {
+        NAMESPACE_ID "namespace_id" 2
+    }
+}
+
+pub mod namespaces {
+    columns! {
+        NAME "name" 3
+        PRIVATE "private" 4
+    }
+}
+
+pub mod access {
+    columns! {
+        ROLE "role" 1
+        LEVEL "level" 2
+        NAMESPACE "namespace" 3
     }
 }
 

@@ -7,6 +7,16 @@ use pgrx::PgSqlErrorCode;
 pub enum StoreError {
     #[error("template does not exist")]
     TemplateNotFound { namespace: Option<String>, name: String, version: Option<String> },
+    #[error("namespace does not exist")]
+    NamespaceNotFound { namespace: String },
+    #[error("permission denied for namespace")]
+    NamespaceForbidden { namespace: String, role: String },
+    #[error("queue does not exist")]
+    QueueNotFound { queue: String },
+    #[error("queue is used by other namespaces too")]
+    QueueShared { queue: String },
+    #[error("permission denied for queue")]
+    QueueForbidden { queue: String, namespace: String, role: String },
     #[error("template name is ambiguous")]
     TemplateAmbiguous { name: String, namespaces: Vec<String> },
     #[error("template version is already registered with other content")]
@@ -57,6 +67,8 @@ impl Explain for StoreError {
     fn sqlstate(&self) -> PgSqlErrorCode {
         match self {
             Self::TemplateNotFound { .. }
+            | Self::NamespaceNotFound { .. }
+            | Self::QueueNotFound { .. }
             | Self::TaskNotFound { .. }
             | Self::StepNotFound { .. }
             | Self::SubscriptionNotFound { .. }
@@ -75,7 +87,10 @@ impl Explain for StoreError {
             Self::HandlerUnqualified { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
             Self::HandlerNotFound { .. } => PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION,
             Self::HandlerSignature { .. } => PgSqlErrorCode::ERRCODE_INVALID_FUNCTION_DEFINITION,
-            Self::HandlerForbidden { .. } => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            Self::HandlerForbidden { .. }
+            | Self::NamespaceForbidden { .. }
+            | Self::QueueShared { .. }
+            | Self::QueueForbidden { .. } => PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
             Self::Refused(_)
             | Self::KeptRow { .. }
             | Self::Stale { .. }
@@ -91,6 +106,12 @@ impl Explain for StoreError {
                 namespace.as_ref().map_or("(any)".into(), |name| format!("\"{name}\"")),
                 version.as_deref().unwrap_or("(latest)")
             ),
+            Self::NamespaceNotFound { namespace } => format!("The namespace is \"{namespace}\"."),
+            Self::NamespaceForbidden { namespace, role } => {
+                format!("The namespace is \"{namespace}\", the role \"{role}\".")
+            }
+            Self::QueueNotFound { queue } | Self::QueueShared { queue } => format!("The queue is \"{queue}\"."),
+            Self::QueueForbidden { queue, role, .. } => format!("The queue is \"{queue}\", the role \"{role}\"."),
             Self::TemplateAmbiguous { name, namespaces } => {
                 format!("Template \"{name}\" exists in these namespaces: {}.", namespaces.join(", "))
             }
@@ -132,6 +153,15 @@ impl Explain for StoreError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::TemplateNotFound { .. } => "Register it with stepwise.register_template(definition).".into(),
+            Self::NamespaceNotFound { .. } => "A namespace comes into being with its first template.".into(),
+            Self::QueueNotFound { .. } => "A queue comes into being with the first template that names it.".into(),
+            Self::NamespaceForbidden { namespace, role } => {
+                format!("stepwise.grant_access('{role}', 'author', '{{{namespace}}}') gives it.")
+            }
+            Self::QueueShared { .. } => "Ask somebody who may do so in all namespaces.".into(),
+            Self::QueueForbidden { namespace, .. } => format!(
+                "Use \"{namespace}\", a name that begins with \"{namespace}/\", or a queue that the namespace uses already."
+            ),
             Self::TemplateAmbiguous { .. } => "Pass the namespace.".into(),
             Self::TemplateConflict { .. } => {
                 "Templates never change: register the new content under a new version.".into()

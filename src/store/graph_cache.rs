@@ -1,5 +1,6 @@
 //! Templates in the memory of a backend. A registered template never changes, and its id is never used again, so an
 //! entry is right until the extension is dropped and created anew.
+use super::columns::{NAMESPACES_BY_KEY, TEMPLATES_BY_KEY, namespaces as namespace, templates as template};
 use crate::engine::backoff::Backoff;
 use crate::engine::context_schema::ContextSchema;
 use crate::engine::graph::Graph;
@@ -8,6 +9,7 @@ use crate::engine::template::pointer_path;
 use crate::engine::time::Span;
 use crate::pg::catalog;
 use crate::pg::jsonb::Jsonb;
+use crate::pg::lookup::{Key, Sees};
 use crate::pg::spi::{self, Statement};
 use crate::pg::value::param;
 use pgrx::pg_sys::Oid;
@@ -79,6 +81,8 @@ struct Cache {
     /// The template asked for last: rows of one call mostly belong to one.
     last: Option<(i64, Rc<CachedTemplate>)>,
     queues: HashMap<i64, Rc<str>>,
+    /// Of templates whose graph need not be known.
+    namespaces: HashMap<i64, Rc<str>>,
     steps: usize,
 }
 
@@ -130,6 +134,27 @@ pub fn template_of_row(template_id: i64) -> Rc<CachedTemplate> {
         Some(template) => template,
         None => spi::internal_error("template is missing", template_id as i32, "stepwise.templates"),
     }
+}
+
+/// The name of a template's namespace. `None`: no such template that is committed by now.
+pub fn namespace_of(template_id: i64) -> Option<Rc<str>> {
+    current_incarnation();
+    if let Some(found) = CACHE.with_borrow(|cache| cache.namespaces.get(&template_id).cloned()) {
+        return Some(found);
+    }
+    let mut namespace_id = None;
+    let one = |id| std::iter::once(Key::Run(id, id));
+    TEMPLATES_BY_KEY.each(Sees::Now, one(template_id), |_, row| namespace_id = Some(row.want(template::NAMESPACE_ID)));
+    let mut name: Option<Rc<str>> = None;
+    NAMESPACES_BY_KEY.each(Sees::Now, one(namespace_id?), |_, row| name = Some(row.text(namespace::NAME).into()));
+    let name = name?;
+    CACHE.with_borrow_mut(|cache| {
+        if cache.namespaces.len() >= MAX_CACHED_STEPS {
+            cache.namespaces.clear();
+        }
+        cache.namespaces.insert(template_id, Rc::clone(&name));
+    });
+    Some(name)
 }
 
 /// A queue's name. Queues are never renamed.

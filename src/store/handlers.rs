@@ -1,8 +1,8 @@
 //! SQL handlers: functions that the database itself runs.
+use super::access;
 use super::error::StoreError;
 use crate::engine::template::Template;
 use crate::pg::array::array;
-use crate::pg::catalog;
 use crate::pg::spi::{Session, Statement};
 use crate::pg::value::param;
 use std::collections::{BTreeSet, HashMap};
@@ -25,7 +25,7 @@ pub fn check(spi: &Session, template: &Template) -> Result<HashMap<String, Strin
     if handlers.is_empty() {
         return Ok(HashMap::new());
     }
-    let rows = FIND.run(spi, &[array(&handlers.into_iter().collect::<Vec<_>>()), param(catalog::actor())]);
+    let rows = FIND.run(spi, &[array(&handlers.into_iter().collect::<Vec<_>>()), param(access::caller())]);
     let mut known = HashMap::new();
     for row in rows.iter() {
         let handler: String = row.want(1);
@@ -39,7 +39,7 @@ pub fn check(spi: &Session, template: &Template) -> Result<HashMap<String, Strin
             return Err(StoreError::HandlerSignature { handler });
         }
         if !row.want::<bool>(6) {
-            return Err(StoreError::HandlerForbidden { handler, role: catalog::actor() });
+            return Err(StoreError::HandlerForbidden { handler, role: access::caller() });
         }
         known.insert(handler, row.want(3));
     }

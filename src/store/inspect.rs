@@ -8,6 +8,7 @@ use crate::engine::readiness::StepFacts;
 use crate::engine::state::StepState;
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
+use crate::pg::catalog;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
 use crate::pg::value::param;
@@ -76,7 +77,9 @@ pub fn explain(task_id: i64, step: &StepRef) -> Result<Vec<Explanation>, StoreEr
         let parents = parents(spi, task_id, parent_ids);
         let under =
             limits::owners(&task.template, task_id, row.get::<String>(16).as_deref(), row.want(9), row.want(14));
-        let full: Vec<(Limit, i32)> = limits::reached(spi, &under, now);
+        // The places of a limit that others share are theirs, that none is left is everybody's.
+        let full: Vec<(Limit, i32)> =
+            catalog::as_owner_of(catalog::incarnation(), || limits::reached(spi, &under, now));
         let around = Around {
             task: task.state,
             queue_paused: row.want(13),

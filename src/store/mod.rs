@@ -2,6 +2,8 @@
 //! set-based, so that the number of statements of a call does not grow with its batch. Decides nothing that the engine
 //! can decide.
 
+pub mod access;
+pub mod audit;
 pub mod claim;
 pub mod claimable;
 pub mod columns;
@@ -15,8 +17,10 @@ pub mod limits;
 pub mod of_task;
 pub mod operate;
 pub mod picture;
+pub mod privacy;
 pub mod propagate;
 pub mod purge;
+pub mod queues;
 pub mod ranges;
 pub mod readers;
 pub mod report;

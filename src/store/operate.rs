@@ -1,5 +1,6 @@
 //! What operators do to steps and tasks: the same UPDATEs as anybody's, with a reason and an actor for the history.
 //! Each locks steps before tasks, in the order of their keys.
+use super::access;
 use super::due;
 use super::error::StoreError;
 use super::graph_cache::{self, CachedTemplate};
@@ -55,11 +56,14 @@ pub struct Task {
     pub state: TaskState,
 }
 
-/// The task as it is now.
+/// The task as it is now, if the caller may know of it.
 pub fn task(spi: &Session, task_id: i64) -> Result<Task, StoreError> {
     let rows = TASK.run(spi, &[param(task_id)]);
     let row = rows.first().ok_or(StoreError::TaskNotFound { task_id })?;
     let template_id = row.want(1);
+    if !access::may_use(template_id) {
+        return Err(StoreError::TaskNotFound { task_id });
+    }
     let state = TaskState::parse(&row.want::<String>(2)).unwrap_or(TaskState::Pending);
     Ok(Task { template_id, template: graph_cache::template_of_row(template_id), state })
 }

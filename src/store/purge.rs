@@ -1,4 +1,5 @@
 //! Removal of finished tasks with their steps and their history.
+use super::access::{self, of_namespaces};
 use super::scope::{self, Cause};
 use super::subscriptions;
 use crate::engine::time::{Span, Timestamp};
@@ -7,13 +8,20 @@ use crate::pg::spi::{self, Statement};
 use crate::pg::time;
 use crate::pg::value::param;
 
+macro_rules! candidates {
+    ($also:expr) => {
+        concat!(
+            "SELECT t.task_id FROM stepwise.tasks t WHERE t.finished_at < $1 AND t.state = ANY ($2) \
+             AND NOT EXISTS (SELECT FROM stepwise.transitions h WHERE h.task_id = t.task_id AND h.event_id > $4)",
+            $also,
+            " ORDER BY t.task_id LIMIT $3"
+        )
+    };
+}
 // In the order of the key: no index on finished_at has to be kept up with every task's end. History that a subscription
 // has not acknowledged stays.
-static CANDIDATES: Statement = Statement::write(
-    "SELECT t.task_id FROM stepwise.tasks t WHERE t.finished_at < $1 AND t.state = ANY ($2) \
-     AND NOT EXISTS (SELECT FROM stepwise.transitions h WHERE h.task_id = t.task_id AND h.event_id > $4) \
-     ORDER BY t.task_id LIMIT $3",
-);
+static CANDIDATES: Statement = Statement::write(candidates!(""));
+static CANDIDATES_OF: Statement = Statement::write(candidates!(of_namespaces!("t", "$5")));
 // The lock order of everything: steps, then tasks. A reset may have taken a task back to work meanwhile.
 static LOCK_STEPS: Statement =
     Statement::write("SELECT 1 FROM stepwise.steps WHERE task_id = ANY ($1) ORDER BY task_id, step_id FOR UPDATE");
@@ -42,11 +50,12 @@ pub fn purge(older_than: Span, most: i32, states: &[&str]) -> i32 {
     let before: Timestamp = time::now().plus(Span(older_than.0.saturating_neg()));
     spi::session(|spi| {
         let acknowledged = subscriptions::acknowledged_by_all(spi);
-        let candidates: Vec<i64> = CANDIDATES
-            .run(spi, &[param(before), array(states), param(i64::from(most)), param(acknowledged)])
-            .iter()
-            .map(|row| row.want(1))
-            .collect();
+        let ended = [param(before), array(states), param(i64::from(most)), param(acknowledged)];
+        let rows = match access::restriction() {
+            None => CANDIDATES.run(spi, &ended),
+            Some(only) => CANDIDATES_OF.run(spi, &[ended[0], ended[1], ended[2], ended[3], only.names()]),
+        };
+        let candidates: Vec<i64> = rows.iter().map(|row| row.want(1)).collect();
         if candidates.is_empty() {
             return 0;
         }

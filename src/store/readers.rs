@@ -1,7 +1,9 @@
 //! Readiness and context of tasks. Reads only: the caller's snapshot, no transaction id, fit for a standby.
+use super::access::{self, restriction_at};
 use super::columns::{QUEUES_BY_KEY, STEPS_BY_KEY, TASKS_BY_KEY, queues as queue, steps as step, tasks as task};
 use super::graph_cache::{self, CachedStep, CachedTemplate};
 use super::ranges::{open_queue, over_ranges};
+use crate::engine::access::Level;
 use crate::engine::context::{Context, Tally};
 use crate::engine::readiness::{Readiness, StepFacts, Surroundings, evaluate};
 use crate::engine::state::{StepState, TaskState};
@@ -19,6 +21,10 @@ use std::rc::Rc;
 static NEXT_VISIBLE_AT: Statement = Statement::read(over_ranges!(
     concat!("($1 IS NULL OR q.name = ANY ($1)) AND ", open_queue!()),
     include_str!("../../sql/query/next_visible_at.sql")
+));
+static NEXT_VISIBLE_OF_NAMESPACES: Statement = Statement::read(over_ranges!(
+    concat!("($1 IS NULL OR q.name = ANY ($1)) AND ", open_queue!()),
+    include_str!("../../sql/query/next_visible_of_namespaces.sql")
 ));
 
 /// One step with what the rules say about it.
@@ -55,12 +61,16 @@ struct Task {
     template: Rc<CachedTemplate>,
 }
 
-/// The tasks that there are, by id.
+/// The tasks that there are for the caller, by id.
 fn tasks(task_ids: &[i64]) -> Vec<Task> {
     let ids: BTreeSet<i64> = task_ids.iter().copied().collect();
     let mut found: Vec<Task> = Vec::with_capacity(ids.len());
     let mut last: Option<(i64, Rc<CachedTemplate>)> = None;
+    let restriction = restriction_at(Level::Reader);
     TASKS_BY_KEY.each(Sees::Caller, Key::runs(ids.into_iter()), |_, row| {
+        if restriction.as_ref().is_some_and(|only| !only.has_template(row.want(task::TEMPLATE_ID))) {
+            return;
+        }
         let state = TaskState::parse(row.text(task::STATE)).unwrap_or(TaskState::Pending);
         let template_id = row.want(task::TEMPLATE_ID);
         let template = match &last {
@@ -193,7 +203,11 @@ pub fn task_statuses(task_ids: &[i64]) -> Vec<TaskStatus> {
 /// such time.
 pub fn next_visible_at(queues: Option<&[String]>) -> Option<Timestamp> {
     spi::session(|spi| {
-        let rows = NEXT_VISIBLE_AT.run(spi, &[queues.map_or_else(no_array::<String>, array)]);
+        let queues = queues.map_or_else(no_array::<String>, array);
+        let rows = match access::restriction() {
+            None => NEXT_VISIBLE_AT.run(spi, &[queues]),
+            Some(only) => NEXT_VISIBLE_OF_NAMESPACES.run(spi, &[queues, only.names()]),
+        };
         rows.first().and_then(|row| row.get(1))
     })
 }

@@ -1,10 +1,12 @@
 //! What workers say about the steps they hold. Every statement is fenced by the receipt's token.
+use super::access;
 use super::error::StoreError;
 use super::scope::{self, Cause};
 use crate::engine::receipt::{self, Receipt};
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
 use crate::pg::jsonb::Jsonb;
+use crate::pg::lookup::Sees;
 use crate::pg::per_row::{PerRow, cells, optional_cells, per_row};
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
@@ -81,12 +83,21 @@ fn key(receipt: &Receipt) -> Key {
     (receipt.task_id, receipt.step_id, receipt.token)
 }
 
+/// The receipts' parts; none of one that is no receipt, or of a task that is none for the caller.
+fn decoded(receipts: impl Iterator<Item = [u8; 16]>) -> Vec<Option<Receipt>> {
+    let restriction = access::restriction();
+    let known = |receipt: &Receipt| {
+        restriction.as_ref().is_none_or(|restriction| restriction.has_task(Sees::Now, receipt.task_id))
+    };
+    receipts.map(|bytes| receipt::decode(bytes).filter(known)).collect()
+}
+
 /// Stores reports; one outcome for each, in their order. A bad one does not disturb the others.
 pub fn report(reports: &[Report]) -> Vec<Outcome> {
     if reports.is_empty() {
         return Vec::new();
     }
-    let receipts: Vec<Option<Receipt>> = reports.iter().map(|report| receipt::decode(report.receipt)).collect();
+    let receipts = decoded(reports.iter().map(|report| report.receipt));
     // The first report about a step counts; rows are locked in the order of their keys.
     let mut order: Vec<usize> = (0..reports.len()).filter(|&i| receipts[i].is_some()).collect();
     order.sort_by_key(|&i| receipts[i].as_ref().map(key));
@@ -200,7 +211,7 @@ pub fn extend(receipt_bytes: [u8; 16], lease: Option<Span>) -> Outcome {
 }
 
 fn held(receipt_bytes: [u8; 16], update: impl FnOnce(&Session, &[Param; 3]) -> usize) -> Outcome {
-    let Some(receipt) = receipt::decode(receipt_bytes) else { return Outcome::NotFound };
+    let [Some(receipt)] = decoded(std::iter::once(receipt_bytes))[..] else { return Outcome::NotFound };
     spi::session(|spi| {
         let key = [param(receipt.task_id), param(receipt.step_id), param(receipt.token)];
         if update(spi, &key) > 0 {

@@ -1,4 +1,5 @@
 //! New tasks with their steps. Every statement takes all tasks of a call at once.
+use super::access;
 use super::due;
 use super::error::StoreError;
 use super::graph_cache::{self, CachedTemplate};
@@ -166,7 +167,7 @@ fn insert_tasks(
                 Some(tags) => array(tags),
                 None => no_array::<String>(),
             },
-            param(catalog::actor()),
+            param(access::caller()),
             optional(deadline.filter(|deadline| deadline.is_finite())),
             column(order.iter().map(|&place| concurrency_keys.get(place).cloned().flatten()).collect()),
         ],

@@ -1,11 +1,15 @@
 //! Templates in their tables: registration, and look-up by name.
+use super::access;
 use super::error::StoreError;
 use super::handlers;
+use super::privacy;
+use crate::engine::access::is_own_queue;
 use crate::engine::graph::Graph;
 use crate::engine::template::{Identity, StepTemplate, Template};
 use crate::pg::array::{array, array_of_optional};
 use crate::pg::jsonb::Jsonb;
-use crate::pg::spi::{self, Session, Statement};
+use crate::pg::role;
+use crate::pg::spi::{self, Row, Session, Statement};
 use crate::pg::time;
 use crate::pg::value::{optional, param};
 use std::collections::{BTreeSet, HashMap};
@@ -17,6 +21,7 @@ static ADD_QUEUES: Statement = Statement::write(
     "INSERT INTO stepwise.queues (name, created_at) SELECT q, $2 FROM unnest($1) AS q \
      WHERE NOT EXISTS (SELECT FROM stepwise.queues old WHERE old.name = q) ORDER BY q ON CONFLICT (name) DO NOTHING",
 );
+static QUEUE: Statement = Statement::fresh("SELECT queue_id FROM stepwise.queues WHERE name = $1");
 static FIND_VERSION: Statement = Statement::write(
     "SELECT t.template_id, t.content_hash = sha256(convert_to($4::text, 'UTF8')) \
      FROM stepwise.templates t JOIN stepwise.namespaces n ON n.namespace_id = t.namespace_id \
@@ -48,6 +53,7 @@ fn label(template: &Template) -> String {
 /// Stores a parsed template; the id of the one that was there where the content is the same.
 pub fn register(template: &Template, definition: Jsonb) -> Result<i64, StoreError> {
     spi::session(|spi| {
+        check_place(spi, template)?;
         if let Some(found) = find_version(spi, template, definition) {
             return found;
         }
@@ -84,6 +90,10 @@ pub fn register(template: &Template, definition: Jsonb) -> Result<i64, StoreErro
             Some(row) => {
                 let template_id = row.want(1);
                 add_steps(spi, template_id, template, &handlers);
+                if privacy::is_private(&template.namespace) {
+                    // The queues that it uses now are not announced by name any more.
+                    role::tell_backends_of(c"namespaces");
+                }
                 Ok(template_id)
             }
             // A concurrent registration has won; READ COMMITTED sees it, a snapshot of the whole transaction cannot.
@@ -91,6 +101,24 @@ pub fn register(template: &Template, definition: Jsonb) -> Result<i64, StoreErro
                 .unwrap_or_else(|| Err(StoreError::RegistrationRace { label: label(template) })),
         }
     })
+}
+
+/// Refuses (42501) a namespace that is not the caller's, whether it exists or not, and queues that may be others'.
+fn check_place(spi: &Session, template: &Template) -> Result<(), StoreError> {
+    let Some(restriction) = access::restriction() else { return Ok(()) };
+    let (namespace, role) = (template.namespace.clone(), access::caller());
+    if !restriction.has_namespace(&namespace) {
+        return Err(StoreError::NamespaceForbidden { namespace, role });
+    }
+    let queues: BTreeSet<&str> = template.steps.iter().map(|step| step.queue.as_str()).collect();
+    for queue in queues {
+        let queue_id = QUEUE.run(spi, &[param(queue)]).first().map(|row| row.want::<i64>(1));
+        let (own, foreign) = queue_id.map_or((false, false), |queue_id| restriction.uses_of_queue(queue_id));
+        if !own && (foreign || !is_own_queue(&namespace, queue)) {
+            return Err(StoreError::QueueForbidden { queue: queue.to_owned(), namespace, role });
+        }
+    }
+    Ok(())
 }
 
 fn find_version(spi: &Session, template: &Template, definition: Jsonb) -> Option<Result<i64, StoreError>> {
@@ -173,11 +201,15 @@ pub fn find(
     version: Option<&str>,
 ) -> Result<FoundTemplate, StoreError> {
     let rows = FIND.run(spi, &[param(name), optional(namespace), optional(version)]);
-    if rows.count > 1 {
-        let namespaces = rows.iter().map(|row| row.want(1)).collect();
+    // What others have of this name makes it neither ambiguous nor known.
+    let restriction = access::restriction();
+    let seen = |row: &Row| restriction.as_ref().is_none_or(|only| only.has_namespace(&row.want::<String>(1)));
+    let mut found: Vec<Row> = rows.iter().filter(seen).collect();
+    if found.len() > 1 {
+        let namespaces = found.iter().map(|row| row.want(1)).collect();
         return Err(StoreError::TemplateAmbiguous { name: name.into(), namespaces });
     }
-    let row = rows.first().ok_or_else(|| StoreError::TemplateNotFound {
+    let row = found.pop().ok_or_else(|| StoreError::TemplateNotFound {
         namespace: namespace.map(String::from),
         name: name.into(),
         version: version.map(String::from),

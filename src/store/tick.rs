@@ -1,5 +1,6 @@
 //! What nobody meets: leases, waits and deadlines that are over in queues from which nobody claims now. Claims do the
 //! same to what they meet (`claimable`), so calling this is a matter of punctuality, not of correctness.
+use super::access::{self, of_namespaces};
 use super::ranges::over_ranges;
 use super::settle;
 use super::subscriptions;
@@ -8,7 +9,7 @@ use crate::engine::time::{Span, Timestamp};
 use crate::events;
 use crate::pg::array::array;
 use crate::pg::catalog;
-use crate::pg::spi::{self, Session, Statement};
+use crate::pg::spi::{self, Rows, Session, Statement};
 use crate::pg::time;
 use crate::pg::value::param;
 
@@ -30,6 +31,18 @@ static OVERDUE: Statement =
 static READY: Statement =
     Statement::write(over_ranges!("NOT q.paused", include_str!("../../sql/query/ready_queues.sql")));
 static NEXT: Statement = Statement::read(over_ranges!("true", include_str!("../../sql/query/next_due.sql")));
+// The same for a caller who is restricted to namespaces.
+static DUE_OF: Statement =
+    Statement::write(over_ranges!("true", include_str!("../../sql/query/due_steps_of_namespaces.sql")));
+static OVERDUE_OF: Statement = Statement::write(concat!(
+    "SELECT t.task_id FROM stepwise.tasks t WHERE t.deadline <= $1",
+    of_namespaces!("t", "$2"),
+    " ORDER BY t.deadline LIMIT 1000"
+));
+static READY_OF: Statement =
+    Statement::write(over_ranges!("NOT q.paused", include_str!("../../sql/query/ready_queues_of_namespaces.sql")));
+static NEXT_OF: Statement =
+    Statement::read(over_ranges!("true", include_str!("../../sql/query/next_due_of_namespaces.sql")));
 static LOCK: Statement = Statement::write(
     "SELECT s.task_id, s.step_id, s.state FROM unnest($1, $2) AS i (task_id, step_id) \
      JOIN stepwise.steps s ON s.task_id = i.task_id AND s.step_id = i.step_id \
@@ -48,7 +61,7 @@ pub fn tick() -> Ticked {
         let (expired_leases, failed_waits) = (expired.len() as i32, waits.len() as i32);
         settle::expire_leases(spi, expired);
         settle::fail_waits(spi, waits);
-        let overdue: Vec<i64> = OVERDUE.run(spi, &[param(now)]).iter().map(|row| row.want(1)).collect();
+        let overdue: Vec<i64> = run(spi, [&OVERDUE, &OVERDUE_OF], now).iter().map(|row| row.want(1)).collect();
         let overdue_tasks = overdue.len() as i32;
         let ended_tasks = settle::end_overdue(spi, overdue, now);
         // What others have locked, or what was too much for one go, is tried again soon.
@@ -57,7 +70,7 @@ pub fn tick() -> Ticked {
             || overdue_tasks != ended_tasks
             || overdue_tasks >= MOST;
         let soon = left.then(|| now.plus(Span::from_secs(1)));
-        let ready: Vec<i64> = READY.run(spi, &[param(now)]).iter().map(|row| row.want(1)).collect();
+        let ready: Vec<i64> = run(spi, [&READY, &READY_OF], now).iter().map(|row| row.want(1)).collect();
         events::announce_ready(ready.iter().copied());
         Ticked {
             expired_leases,
@@ -69,6 +82,14 @@ pub fn tick() -> Ticked {
     })
 }
 
+/// Runs the first statement or, for the namespaces of a restricted caller, the second.
+fn run(spi: &Session, [all, of_namespaces]: [&'static Statement; 2], now: Timestamp) -> Rows {
+    match access::restriction() {
+        None => all.run(spi, &[param(now)]),
+        Some(only) => of_namespaces.run(spi, &[param(now), only.names()]),
+    }
+}
+
 type Keys = Vec<(i64, i32)>;
 
 /// As many as one tick settles of a kind, as the statements say.
@@ -76,7 +97,7 @@ const MOST: i32 = 1000;
 
 /// How many were found; held steps whose leases are over, and waits whose time is over; locked.
 fn due(spi: &Session, now: Timestamp) -> (i32, Keys, Keys) {
-    let rows = DUE.run(spi, &[param(now)]);
+    let rows = run(spi, [&DUE, &DUE_OF], now);
     let (task_ids, step_ids): (Vec<i64>, Vec<i32>) =
         rows.iter().map(|row| (row.want::<i64>(1), row.want::<i32>(2))).unzip();
     drop(rows);
@@ -97,5 +118,5 @@ fn due(spi: &Session, now: Timestamp) -> (i32, Keys, Keys) {
 
 /// The earliest time after `now` at which a step becomes visible or a task runs out of time.
 pub fn next_due(spi: &Session, now: Timestamp) -> Option<Timestamp> {
-    NEXT.run(spi, &[param(now)]).first().and_then(|row| row.get(1))
+    run(spi, [&NEXT, &NEXT_OF], now).first().and_then(|row| row.get(1))
 }

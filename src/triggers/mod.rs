@@ -3,6 +3,7 @@
 //! or removed by hand.
 
 mod kept_rows;
+mod remembered_rows;
 mod steps_after;
 mod steps_before;
 mod tasks_after;
