@@ -93,6 +93,7 @@ type Handed = (
     Option<Jsonb>,
     Option<Jsonb>,
     Jsonb,
+    Option<String>,
 );
 
 fn handed_out(step: ClaimedStep) -> Handed {
@@ -114,6 +115,7 @@ fn handed_out(step: ClaimedStep) -> Handed {
         step.context,
         step.inputs,
         step.dependencies.unwrap_or_else(Jsonb::empty_object),
+        step.traceparent,
     )
 }
 
@@ -142,6 +144,7 @@ fn claim_steps(
         name!(context, Option<Jsonb>),
         name!(inputs, Option<Jsonb>),
         name!(dependencies, Jsonb),
+        name!(traceparent, Option<String>),
     ),
 > {
     TableIterator::new(finish(claim_for(worker, queues, max_steps, lease)).into_iter().map(handed_out))
@@ -244,6 +247,7 @@ fn report_and_claim(
         name!(context, Option<Jsonb>),
         name!(inputs, Option<Jsonb>),
         name!(dependencies, Option<Jsonb>),
+        name!(traceparent, Option<String>),
     ),
 > {
     let (reported, claimed) = finish((|| {
@@ -253,7 +257,7 @@ fn report_and_claim(
         Ok((reported, claim_for(worker, queues, max_steps, lease)?))
     })());
     let reported = reported.into_iter().map(|(receipt, outcome)| {
-        (outcome, receipt, None, None, None, None, None, None, None, None, None, None, None, None, None, None)
+        (outcome, receipt, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None)
     });
     let claimed = claimed.into_iter().map(|step| {
         let (
@@ -272,6 +276,7 @@ fn report_and_claim(
             context,
             inputs,
             dependencies,
+            traceparent,
         ) = handed_out(step);
         (
             "claimed",
@@ -290,6 +295,7 @@ fn report_and_claim(
             context,
             inputs,
             Some(dependencies),
+            traceparent,
         )
     });
     TableIterator::new(reported.chain(claimed))

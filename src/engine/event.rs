@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use super::state::{StepState, TaskState};
+use super::traceparent;
 
 /// NOTIFY refuses a payload of this many bytes.
 pub const PAYLOAD_LIMIT: usize = 8000;
@@ -73,6 +74,9 @@ pub struct Payload<'a> {
     pub attempt: Option<i32>,
     /// RFC 3339.
     pub at: String,
+    /// The trace that the task belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<&'a str>,
 }
 
 impl Payload<'_> {
@@ -90,6 +94,7 @@ impl Payload<'_> {
             from: self.from.map(|from| first_chars(from, 64)),
             to: first_chars(self.to, 64),
             at: first_chars(&self.at, 64).to_owned(),
+            traceparent: self.traceparent.map(|traceparent| first_chars(traceparent, traceparent::LENGTH)),
             ..*self
         }
         .written()
@@ -131,6 +136,7 @@ mod tests {
             to: "complete",
             attempt: None,
             at: "2000-01-01T00:00:00.000000Z".to_owned(),
+            traceparent: None,
         };
         assert_eq!(
             payload.to_json(),

@@ -22,5 +22,6 @@ pub mod start;
 pub mod state;
 pub mod template;
 pub mod time;
+pub mod traceparent;
 pub mod transition;
 pub mod version;

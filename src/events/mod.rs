@@ -7,7 +7,7 @@ use crate::store::graph_cache::{self, CachedTemplate};
 use crate::store::history::TaskChange;
 use crate::store::scope::StepChange;
 
-pub fn announce_step(event_id: i64, change: &StepChange, template: &CachedTemplate) {
+pub fn announce_step(event_id: i64, change: &StepChange, template: &CachedTemplate, traceparent: Option<&str>) {
     let retry_scheduled = change.is_live && !change.claimable_now;
     for event in event::step_events(change.from, change.to, change.is_failed, retry_scheduled) {
         let payload = Payload {
@@ -21,6 +21,7 @@ pub fn announce_step(event_id: i64, change: &StepChange, template: &CachedTempla
             to: change.to.as_str(),
             attempt: Some(change.attempt),
             at: time::rfc3339(change.at),
+            traceparent,
         };
         notify(c"stepwise_step", &payload.to_json());
     }
@@ -39,6 +40,7 @@ pub fn announce_task(event_id: i64, change: &TaskChange, template: &CachedTempla
             to: change.to.as_str(),
             attempt: None,
             at: time::rfc3339(change.at),
+            traceparent: change.traceparent.as_deref(),
         };
         notify(c"stepwise_task", &payload.to_json());
     }
