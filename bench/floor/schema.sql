@@ -42,6 +42,7 @@ CREATE TABLE floor.tasks (
     identity_key    text,
     tags            text[],
     context         jsonb       NOT NULL DEFAULT '{}',
+    traceparent     text,
     PRIMARY KEY (task_id)
 ) WITH (fillfactor = 70);
 

@@ -16,7 +16,9 @@ CREATE TABLE shop.entries (
     task_id  bigint NOT NULL,
     step     text NOT NULL,
     attempt  integer NOT NULL,
-    worker   text NOT NULL
+    worker   text NOT NULL,
+    -- The trace that the task belongs to, as a call of another service would carry it in its header traceparent.
+    traceparent text
 );
 
 DO $$

@@ -5,6 +5,7 @@ use pg_stepwise_cluster_tests::engine::event::{PAYLOAD_LIMIT, Payload, step_even
 use pg_stepwise_cluster_tests::engine::receipt::{MAX_STEP_ID, MAX_TOKEN, Receipt, decode, encode};
 use pg_stepwise_cluster_tests::engine::state::{StepState, TaskState};
 use pg_stepwise_cluster_tests::engine::time::{Span, Timestamp, parse_interval, rfc3339};
+use pg_stepwise_cluster_tests::engine::traceparent;
 use pg_stepwise_cluster_tests::engine::version::Version;
 use proptest::prelude::*;
 
@@ -134,11 +135,12 @@ proptest! {
     #[test]
     fn a_payload_always_fits_and_is_json(
         event in ".{0,300}", step in prop::option::of(text()), template in text(), from in prop::option::of(".{0,9}"),
-        ids in any::<(i64, i64, Option<i32>, Option<i32>)>(), at in any::<i64>(),
+        ids in any::<(i64, i64, Option<i32>, Option<i32>)>(), at in any::<i64>(), trace in prop::option::of(text()),
     ) {
         let payload = Payload {
             event: &event, event_id: ids.0, task_id: ids.1, step_id: ids.2, step: step.as_deref(), template: &template,
             from: from.as_deref(), to: &event, attempt: ids.3, at: rfc3339(Timestamp(at)),
+            traceparent: trace.as_deref(),
         };
         let json = payload.to_json();
         prop_assert!(json.len() < PAYLOAD_LIMIT, "{} bytes", json.len());
@@ -154,6 +156,7 @@ proptest! {
             event: "step.max_retries_reached", event_id: i64::MIN, task_id: i64::MIN, step_id: Some(i32::MIN),
             step: Some(&name), template: &template, from: Some("resolved_manually"), to: "resolved_manually",
             attempt: Some(i32::MIN), at: rfc3339(Timestamp(i64::MAX - 1)),
+            traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
         };
         let json = payload.to_json();
         prop_assert!(json.len() < PAYLOAD_LIMIT);
@@ -186,6 +189,30 @@ proptest! {
         let _ = parse_interval(&text);
         if let Ok(version) = Version::parse(&text) {
             prop_assert_eq!(Version::parse(&version.to_string()), Ok(version));
+        }
+    }
+
+    #[test]
+    fn a_traceparent_is_kept_in_one_form(
+        version in prop_oneof!["00", "[0-9a-f]{2}"], ids in "[0-9a-f]{32}-[0-9a-f]{16}", flags in "[0-9a-f]{2}",
+        more in prop_oneof![Just(String::new()), ".{0,9}"],
+    ) {
+        let text = format!("{version}-{ids}-{flags}{more}");
+        match traceparent::parse(&text) {
+            Ok(kept) => {
+                prop_assert_eq!(kept.len(), traceparent::LENGTH);
+                prop_assert_eq!(&kept[..52], format!("00-{ids}"));
+                prop_assert_eq!(traceparent::parse(&kept), Ok(kept.clone()));
+                prop_assert!(version != "00" || kept == text);
+            }
+            Err(_) => prop_assert!(version == "ff" || !(more.is_empty() || (version != "00" && more.starts_with('-')))),
+        }
+    }
+
+    #[test]
+    fn no_text_breaks_a_traceparent(text in prop_oneof![".{0,80}", "[0-9a-f-]{50,60}", "00-.{52}"]) {
+        if let Ok(kept) = traceparent::parse(&text) {
+            prop_assert_eq!(kept.len(), traceparent::LENGTH);
         }
     }
 

@@ -28,6 +28,9 @@ fn release(mut holder: Client) {
     holder.batch_execute("ROLLBACK").unwrap();
 }
 
+/// What whoever creates a task may have been called with.
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
 fn runs_tasks_with_failures_to_their_ends(language: Language) {
     let server = Server::start();
     let database = server.database("ends");
@@ -36,10 +39,14 @@ fn runs_tasks_with_failures_to_their_ends(language: Language) {
     let mut worker = ExampleWorker::start(language, &database, "worker", "--queue shop --batch 3 --lease 60");
     worker.until_idle(&mut client);
     let begin = Instant::now();
-    for _ in 0..5 {
+    for _ in 0..4 {
         let order_id = add_order(&mut client, 10);
         create_task(&mut client, "order", order_id, json!({"charge": 1, "ship": 2}));
     }
+    let order_id = add_order(&mut client, 10);
+    let context = json!({"order_id": order_id, "failures": {"charge": 1, "ship": 2}}).to_string();
+    let create = "SELECT stepwise.create_task('order', $1::text::jsonb, traceparent => $2)";
+    let traced: i64 = one(&mut client, create, &[&context, &TRACEPARENT]);
     let without_amount = add_order(&mut client, 0);
     let bad = create_task(&mut client, "order", without_amount, json!({}));
     until_ended(&mut worker, &mut client, "true");
@@ -49,6 +56,9 @@ fn runs_tasks_with_failures_to_their_ends(language: Language) {
     assert_eq!(count(&mut client, "stepwise.tasks WHERE state = 'complete'"), 5);
     assert_eq!(claims(&mut client, None), 5 * (4 + 1 + 2) + 1);
     assert_eq!(count(&mut client, "shop.entries"), 5 * 3);
+    let handed_on = format!("shop.entries WHERE traceparent = '{TRACEPARENT}' AND task_id = {traced}");
+    assert_eq!(count(&mut client, &handed_on), 3);
+    assert_eq!(count(&mut client, "shop.entries WHERE traceparent IS NULL"), 4 * 3);
     assert_one_entry_per_step(&mut client);
     // An outage is worth another attempt, a bad input is not.
     let outages = "stepwise.transitions WHERE metadata -> 'error' ->> 'message' = 'the service is not available' \

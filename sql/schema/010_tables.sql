@@ -91,7 +91,8 @@ CREATE TABLE stepwise.tasks (
     identity_key    text,
     concurrency_key text,
     tags            text[],
-    context         jsonb       NOT NULL DEFAULT '{}'
+    context         jsonb       NOT NULL DEFAULT '{}',
+    traceparent     text
 ) WITH (fillfactor = 70);
 
 CREATE TABLE stepwise.steps (
@@ -167,7 +168,8 @@ CREATE TYPE stepwise.step_context AS (
     context      jsonb,
     inputs       jsonb,
     dependencies jsonb,
-    config       jsonb
+    config       jsonb,
+    traceparent  text
 );
 
 -- fillfactor: every acknowledgement is an update.

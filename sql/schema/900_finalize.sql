@@ -122,6 +122,7 @@ COMMENT ON COLUMN stepwise.tasks.requested_by IS 'Who asked for it; the role tha
 COMMENT ON COLUMN stepwise.tasks.identity_key IS '1 to 512 characters, unique per template where not NULL: the same key is the same task';
 COMMENT ON COLUMN stepwise.tasks.tags IS 'Free labels';
 COMMENT ON COLUMN stepwise.tasks.context IS 'The input of the whole task, handed to the worker with every claim';
+COMMENT ON COLUMN stepwise.tasks.traceparent IS 'The trace it belongs to, as W3C Trace Context writes it in version 00: 55 characters; NULL: none';
 
 COMMENT ON TABLE stepwise.steps IS 'One step of a task. An UPDATE of state does what the functions do; the other columns follow';
 COMMENT ON COLUMN stepwise.steps.task_id IS 'The task';
@@ -172,6 +173,7 @@ COMMENT ON COLUMN stepwise.step_context.context IS 'The input of the task';
 COMMENT ON COLUMN stepwise.step_context.inputs IS 'The input of this step alone; NULL: none';
 COMMENT ON COLUMN stepwise.step_context.dependencies IS 'What its parents returned, by their names';
 COMMENT ON COLUMN stepwise.step_context.config IS 'From the template; NULL: none';
+COMMENT ON COLUMN stepwise.step_context.traceparent IS 'The trace that the task belongs to (W3C Trace Context); NULL: none';
 COMMENT ON TABLE stepwise.transitions IS 'History: one row per change of state of a task or step, written in the same transaction. Append-only';
 COMMENT ON COLUMN stepwise.transitions.event_id IS 'Order within a task; across tasks ids may become visible out of order';
 COMMENT ON COLUMN stepwise.transitions.task_id IS 'The task';
@@ -238,11 +240,11 @@ COMMENT ON FUNCTION stepwise.register_template IS
 COMMENT ON FUNCTION stepwise.template_definition IS
     'The definition of a template as it was submitted; namespace NULL: the only one that has it, version NULL: the latest. Errors: P0002 for no such template, 22023 for a name that several namespaces have';
 COMMENT ON FUNCTION stepwise.create_task IS
-    'Starts a task of a template (namespace NULL: the only one that has it, version NULL: the latest) and returns its task_id; with an identity_key that is taken, the id of the first task with it, and nothing is created. run_at: no step is handed out before. priority: -1000 to 1000, added to that of each step. bypass_steps: names of skippable steps that count as resolved from the start. Errors: P0002 for no such template, 22023 for a bad argument or a context that its template''s context_schema does not allow, 22004 for NULL';
+    'Starts a task of a template (namespace NULL: the only one that has it, version NULL: the latest) and returns its task_id; with an identity_key that is taken, the id of the first task with it, and nothing is created. run_at: no step is handed out before. priority: -1000 to 1000, added to that of each step. bypass_steps: names of skippable steps that count as resolved from the start. traceparent: the trace it belongs to, as the header of W3C Trace Context. Errors: P0002 for no such template, 22023 for a bad argument or a context that its template''s context_schema does not allow, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.create_tasks IS
     'create_task for many contexts in a fixed number of statements; task_ids in the order of the contexts. identity_keys: NULL, or one element (NULL: none) for each context';
 COMMENT ON FUNCTION stepwise.claim_steps IS
-    'Hands out up to max_steps (1 to 1000) claimable steps of the named queues (NULL: all), highest priority first, then oldest; no row where there is none, at once. Passes over steps that another transaction is claiming; waits only while one that has claimed the first step of the same task is still open. lease: how long the claim holds (NULL: the timeout of each step). dependencies: {"parent name": its results, ...}. The receipt is all that a report needs';
+    'Hands out up to max_steps (1 to 1000) claimable steps of the named queues (NULL: all), highest priority first, then oldest; no row where there is none, at once. Passes over steps that another transaction is claiming; waits only while one that has claimed the first step of the same task is still open. lease: how long the claim holds (NULL: the timeout of each step). dependencies: {"parent name": its results, ...}. The receipt is all that a report needs. traceparent: that of the task; NULL: none';
 COMMENT ON FUNCTION stepwise.complete_step IS
     'Reports success; returns accepted, or already_done where the same report was accepted before. Errors: 55000 for a stale receipt (claimed again, or decided by an operator), P0002 for one that fits no step; the whole transaction rolls back with it';
 COMMENT ON FUNCTION stepwise.complete_steps IS

@@ -1,6 +1,7 @@
 //! Checks that several functions share.
 use crate::engine::template::MAX_NAME_CHARS;
 use crate::engine::time::Span;
+use crate::engine::traceparent;
 use crate::pg::catalog;
 use crate::pg::error::ArgumentError;
 use crate::pg::time;
@@ -88,3 +89,14 @@ pub fn cause(reason: Option<String>, actor: Option<String>) -> Result<Cause, Arg
     let actor = actor.map(|actor| short_text("actor", MAX_NAME_CHARS, actor)).transpose()?;
     Ok(Cause { reason, actor: Some(actor.unwrap_or_else(catalog::actor)) })
 }
+
+/// A traceparent, as it is kept.
+pub fn traceparent(text: String) -> Result<String, ArgumentError> {
+    traceparent::parse(&text).map_err(|wrong| ArgumentError::Traceparent {
+        text: text.chars().take(MOST_SHOWN).collect(),
+        reason: wrong.reason(),
+    })
+}
+
+/// How many characters of a malformed traceparent its error shows.
+const MOST_SHOWN: usize = 64;

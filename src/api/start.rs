@@ -1,5 +1,5 @@
 //! Start: tasks.
-use super::arguments::{beside, elements, priority as priority_of, short_text};
+use super::arguments::{beside, elements, priority as priority_of, short_text, traceparent as traceparent_of};
 use crate::engine::access::Level;
 use crate::engine::template::MAX_NAME_CHARS;
 use crate::pg::error::{Outcome, finish, required};
@@ -23,6 +23,7 @@ struct Common {
     tags: Option<Vec<Option<String>>>,
     bypass_steps: Option<Vec<Option<String>>>,
     requested_by: Option<String>,
+    traceparent: Option<String>,
 }
 
 fn create(contexts: Vec<Jsonb>, identity_keys: Vec<Option<String>>, common: Common) -> Outcome<Vec<i64>> {
@@ -42,6 +43,7 @@ fn create(contexts: Vec<Jsonb>, identity_keys: Vec<Option<String>>, common: Comm
         tags: tags.transpose()?,
         bypass_steps: elements("bypass_steps", common.bypass_steps.unwrap_or_default())?,
         requested_by: common.requested_by.map(|role| name("requested_by", role)).transpose()?,
+        traceparent: common.traceparent.map(traceparent_of).transpose()?,
     };
     Ok(start::create(&new)?)
 }
@@ -74,8 +76,10 @@ fn create_task(
     tags: default!(Option<Vec<Option<String>>>, "NULL"),
     bypass_steps: default!(Option<Vec<Option<String>>>, "NULL"),
     requested_by: default!(Option<String>, "NULL"),
+    traceparent: default!(Option<String>, "NULL"),
 ) -> i64 {
-    let common = Common { template, namespace, version, priority, run_at, tags, bypass_steps, requested_by };
+    let common =
+        Common { template, namespace, version, priority, run_at, tags, bypass_steps, requested_by, traceparent };
     finish(command(Level::Worker, || create_one(context, identity_key, common)))
 }
 
@@ -92,7 +96,9 @@ fn create_tasks(
     tags: default!(Option<Vec<Option<String>>>, "NULL"),
     bypass_steps: default!(Option<Vec<Option<String>>>, "NULL"),
     requested_by: default!(Option<String>, "NULL"),
+    traceparent: default!(Option<String>, "NULL"),
 ) -> SetOfIterator<'static, i64> {
-    let common = Common { template, namespace, version, priority, run_at, tags, bypass_steps, requested_by };
+    let common =
+        Common { template, namespace, version, priority, run_at, tags, bypass_steps, requested_by, traceparent };
     SetOfIterator::new(finish(command(Level::Worker, || create_many(contexts, identity_keys, common))))
 }

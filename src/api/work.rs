@@ -95,6 +95,7 @@ type Handed = (
     Option<Jsonb>,
     Option<Jsonb>,
     Jsonb,
+    Option<String>,
 );
 
 fn handed_out(step: ClaimedStep) -> Handed {
@@ -116,6 +117,7 @@ fn handed_out(step: ClaimedStep) -> Handed {
         step.context,
         step.inputs,
         step.dependencies.unwrap_or_else(Jsonb::empty_object),
+        step.traceparent,
     )
 }
 
@@ -144,6 +146,7 @@ fn claim_steps(
         name!(context, Option<Jsonb>),
         name!(inputs, Option<Jsonb>),
         name!(dependencies, Jsonb),
+        name!(traceparent, Option<String>),
     ),
 > {
     let claimed = finish(command(Level::Worker, || claim_for(worker, queues, max_steps, lease)));
@@ -248,6 +251,7 @@ fn report_and_claim(
         name!(context, Option<Jsonb>),
         name!(inputs, Option<Jsonb>),
         name!(dependencies, Option<Jsonb>),
+        name!(traceparent, Option<String>),
     ),
 > {
     let (reported, claimed) = finish(command(Level::Worker, || {
@@ -257,7 +261,7 @@ fn report_and_claim(
         Ok((reported, claim_for(worker, queues, max_steps, lease)?))
     }));
     let reported = reported.into_iter().map(|(receipt, outcome)| {
-        (outcome, receipt, None, None, None, None, None, None, None, None, None, None, None, None, None, None)
+        (outcome, receipt, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None)
     });
     let claimed = claimed.into_iter().map(|step| {
         let (
@@ -276,6 +280,7 @@ fn report_and_claim(
             context,
             inputs,
             dependencies,
+            traceparent,
         ) = handed_out(step);
         (
             "claimed",
@@ -294,6 +299,7 @@ fn report_and_claim(
             context,
             inputs,
             Some(dependencies),
+            traceparent,
         )
     });
     TableIterator::new(reported.chain(claimed))

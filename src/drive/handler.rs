@@ -15,7 +15,7 @@ pub fn run(step: &ClaimedStep) -> Report {
     let known = template.step(step.step_id);
     let handler = known.map_or("", |known| known.handler.as_str());
     let sql = format!(
-        "SELECT {handler}(ROW($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)::stepwise.step_context)\
+        "SELECT {handler}(ROW($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)::stepwise.step_context)\
              ::pg_catalog.jsonb"
     );
     let verdict = spi::session(|spi| {
@@ -32,6 +32,7 @@ pub fn run(step: &ClaimedStep) -> Report {
             optional(step.inputs),
             param(step.dependencies.unwrap_or_else(Jsonb::empty_object)),
             optional(known.and_then(|known| known.config.as_deref()).map(Jsonb::from_bytes)),
+            optional(step.traceparent.as_deref()),
         ];
         match attempt(spi, sql, &context) {
             Ok(results) => Verdict::Complete { results },

@@ -5,6 +5,7 @@
 use serde::Serialize;
 
 use super::state::{StepState, TaskState};
+use super::traceparent;
 
 /// Every event of a task and of a step.
 pub const TASK_EVENTS: [&str; 9] = [
@@ -106,6 +107,9 @@ pub struct Payload<'a> {
     pub attempt: Option<i32>,
     /// RFC 3339.
     pub at: String,
+    /// The trace that the task belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<&'a str>,
 }
 
 impl Payload<'_> {
@@ -123,6 +127,7 @@ impl Payload<'_> {
             from: self.from.map(|from| first_chars(from, 64)),
             to: first_chars(self.to, 64),
             at: first_chars(&self.at, 64).to_owned(),
+            traceparent: self.traceparent.map(|traceparent| first_chars(traceparent, traceparent::LENGTH)),
             ..*self
         }
         .written()
@@ -167,6 +172,7 @@ mod tests {
             to: "complete",
             attempt: None,
             at: "2000-01-01T00:00:00.000000Z".to_owned(),
+            traceparent: None,
         };
         assert_eq!(
             payload.to_json(),

@@ -25,5 +25,6 @@ pub mod stream;
 pub mod subscription;
 pub mod template;
 pub mod time;
+pub mod traceparent;
 pub mod transition;
 pub mod version;

@@ -8,7 +8,7 @@ use crate::store::history::TaskChange;
 use crate::store::privacy;
 use crate::store::scope::StepChange;
 
-pub fn announce_step(event_id: i64, change: &StepChange, template: &CachedTemplate) {
+pub fn announce_step(event_id: i64, change: &StepChange, template: &CachedTemplate, traceparent: Option<&str>) {
     if privacy::is_private(&template.namespace) {
         return;
     }
@@ -24,6 +24,7 @@ pub fn announce_step(event_id: i64, change: &StepChange, template: &CachedTempla
             to: change.to.as_str(),
             attempt: Some(change.attempt),
             at: time::rfc3339(change.at),
+            traceparent,
         };
         notify(c"stepwise_step", &payload.to_json());
     }
@@ -45,6 +46,7 @@ pub fn announce_task(event_id: i64, change: &TaskChange, template: &CachedTempla
             to: change.to.as_str(),
             attempt: None,
             at: time::rfc3339(change.at),
+            traceparent: change.traceparent.as_deref(),
         };
         notify(c"stepwise_task", &payload.to_json());
     }

@@ -71,13 +71,15 @@ pub enum ArgumentError {
     TextLength { name: &'static str, length: usize, most: usize },
     #[error("arguments \"{0}\" and \"{1}\" must have the same length")]
     LengthsDiffer(&'static str, &'static str, usize, usize),
+    #[error("argument \"traceparent\" is malformed")]
+    Traceparent { text: String, reason: &'static str },
 }
 
 impl Explain for ArgumentError {
     fn sqlstate(&self) -> PgSqlErrorCode {
         match self {
             Self::Null(_) | Self::NullElement(_) => PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            Self::OutOfRange { .. } | Self::TextLength { .. } | Self::LengthsDiffer(..) => {
+            Self::OutOfRange { .. } | Self::TextLength { .. } | Self::LengthsDiffer(..) | Self::Traceparent { .. } => {
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
             }
         }
@@ -89,6 +91,7 @@ impl Explain for ArgumentError {
             Self::LengthsDiffer(first, second, a, b) => {
                 Some(format!("\"{first}\" has {a} elements, \"{second}\" has {b}."))
             }
+            Self::Traceparent { text, reason } => Some(format!("The value is \"{text}\". {reason}")),
             _ => None,
         }
     }
@@ -96,6 +99,7 @@ impl Explain for ArgumentError {
         match self {
             Self::OutOfRange { expected, .. } => Some(format!("Pass {expected}.")),
             Self::TextLength { most, .. } => Some(format!("Pass 1 to {most} characters.")),
+            Self::Traceparent { .. } => Some("Pass the header of W3C Trace Context as it came, or NULL.".into()),
             _ => None,
         }
     }

@@ -27,6 +27,8 @@ pub struct ClaimedStep {
     pub attempt: i32,
     pub lease_expires_at: Timestamp,
     pub context: Option<Jsonb>,
+    /// The trace that the task belongs to.
+    pub traceparent: Option<String>,
     pub inputs: Option<Jsonb>,
     /// `None`: it has no parents.
     pub dependencies: Option<Jsonb>,
@@ -138,6 +140,7 @@ fn take(spi: &Session, request: &Request, found: Vec<Found>, now: Timestamp) -> 
                 attempt: row.attempts + 1,
                 lease_expires_at: now.plus(request.lease.unwrap_or(timeout)).plus(request.grace),
                 context: row.context,
+                traceparent: row.traceparent,
                 inputs: row.inputs,
                 dependencies: None,
             }

@@ -22,7 +22,7 @@ macro_rules! claimable {
     ($from:expr, $range:expr) => {
         concat!(
             "SELECT s.task_id, s.step_id, s.template_id, s.state, s.attempts, s.inputs, t.context, \
-                 t.state = 'pending', s.queue_id, s.priority, t.deadline, t.concurrency_key FROM ",
+                 t.state = 'pending', s.queue_id, s.priority, t.deadline, t.concurrency_key, t.traceparent FROM ",
             $from,
             " JOIN stepwise.tasks t ON t.task_id = s.task_id WHERE ",
             $range,
@@ -162,6 +162,7 @@ pub struct Found {
     pub attempts: i32,
     pub inputs: Option<Jsonb>,
     pub context: Option<Jsonb>,
+    pub traceparent: Option<String>,
     pub task_is_pending: bool,
     /// It has taken places under limits.
     pub limited: bool,
@@ -189,6 +190,7 @@ impl Found {
             priority: row.want(10),
             deadline: row.get(11),
             concurrency_key: row.get(12),
+            traceparent: row.get(13),
             limited: false,
         }
     }

@@ -89,5 +89,6 @@ pub mod tasks {
         CREATED_BY "created_by" 15
         CONCURRENCY_KEY "concurrency_key" 18
         CONTEXT "context" 20
+        TRACEPARENT "traceparent" 21
     }
 }

@@ -1,4 +1,5 @@
 //! One row of history, and its events, for every change of state.
+use super::columns::{TASKS_BY_KEY, tasks as task};
 use super::graph_cache;
 use super::scope::{self, Cause, StepChange};
 use crate::engine::state::TaskState;
@@ -8,8 +9,10 @@ use crate::pg::array::{array, array_of_optional};
 use crate::pg::guc::{self, NotifyLevel};
 use crate::pg::heap;
 use crate::pg::jsonb::Jsonb;
+use crate::pg::lookup::{Key, Sees};
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::value::{Param, optional, param};
+use std::collections::HashMap;
 
 static INSERT: Statement = Statement::write(include_str!("../../sql/query/insert_transitions.sql"));
 
@@ -20,6 +23,7 @@ pub struct TaskChange {
     pub from: Option<TaskState>,
     pub to: TaskState,
     pub at: Timestamp,
+    pub traceparent: Option<String>,
 }
 
 /// A row of `transitions`, but for what is drawn or the same for all rows of a call.
@@ -154,11 +158,27 @@ pub fn record(spi: &Session, changed: &[&StepChange], cause: &Cause, metadata: i
         .collect();
     let event_ids = store(spi, &rows, cause);
     if guc::notify_level() == NotifyLevel::Step {
+        let traceparents = traceparents(changed);
         for (event_id, change) in event_ids.into_iter().zip(changed) {
             let template = graph_cache::template_of_row(change.template_id);
-            events::announce_step(event_id, change, &template);
+            let traceparent = traceparents.get(&change.task_id).map(String::as_str);
+            events::announce_step(event_id, change, &template, traceparent);
         }
     }
+}
+
+/// The traceparents of the tasks of these steps, where they have one.
+fn traceparents(changed: &[&StepChange]) -> HashMap<i64, String> {
+    let mut task_ids: Vec<i64> = changed.iter().map(|change| change.task_id).collect();
+    task_ids.sort_unstable();
+    task_ids.dedup();
+    let mut found = HashMap::new();
+    TASKS_BY_KEY.each(Sees::Now, Key::runs(task_ids.into_iter()), |_, row| {
+        if let Some(traceparent) = row.get(task::TRACEPARENT) {
+            found.insert(row.want(task::TASK_ID), traceparent);
+        }
+    });
+    found
 }
 
 /// Records changes of tasks.

@@ -42,6 +42,7 @@ pub fn lock(task_id: i64, now: Timestamp) -> (Vec<Found>, HashMap<i64, i32>) {
             found.task_is_pending = row.text(task::STATE) == "pending";
             found.deadline = row.get(task::DEADLINE);
             found.concurrency_key = row.get(task::CONCURRENCY_KEY);
+            found.traceparent = row.get(task::TRACEPARENT);
         }
     });
     rows.sort_by_key(|(visible_at, found)| (Reverse(found.priority), *visible_at));
@@ -59,6 +60,7 @@ fn read_step(row: &SlotRow) -> Found {
         attempts: row.want(step::ATTEMPTS),
         inputs: row.get::<Jsonb>(step::INPUTS).map(Jsonb::keep),
         context: None,
+        traceparent: None,
         task_is_pending: false,
         queue_id: row.want(step::QUEUE_ID),
         priority: row.want(step::PRIORITY),

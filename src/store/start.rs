@@ -38,6 +38,8 @@ pub struct NewTasks<'a> {
     pub bypass_steps: Vec<String>,
     /// `None`: the calling role.
     pub requested_by: Option<String>,
+    /// The trace that they belong to, of version 00.
+    pub traceparent: Option<String>,
 }
 
 static INSERT_TASKS: Statement = Statement::write(include_str!("../../sql/query/insert_tasks.sql"));
@@ -73,7 +75,7 @@ pub fn create(new: &NewTasks) -> Result<Vec<i64>, StoreError> {
         let now = time::now();
         let (created, mut ids, taken) = insert_tasks(spi, new, &contexts, &found, &template, &steps, now);
         insert_steps(spi, new, found.template_id, &template, &steps, &created, now);
-        record(spi, found.template_id, &template, &steps, &created, now);
+        record(spi, new, found.template_id, &template, &steps, &created, now);
         let start = new.run_at.unwrap_or(now);
         if !created.is_empty() {
             for step in steps.iter().filter(|step| step.ready) {
@@ -170,6 +172,7 @@ fn insert_tasks(
             param(access::caller()),
             optional(deadline.filter(|deadline| deadline.is_finite())),
             column(order.iter().map(|&place| concurrency_keys.get(place).cloned().flatten()).collect()),
+            optional(new.traceparent.as_deref()),
         ],
     );
     let inserted: HashSet<i64> = rows.iter().map(|row| row.want(1)).collect();
@@ -267,6 +270,7 @@ fn insert_steps(
 /// The history of the new tasks: their creation, their bypassed steps, their end where nothing is left to run.
 fn record(
     spi: &Session,
+    new: &NewTasks,
     template_id: i64,
     template: &CachedTemplate,
     steps: &[InitialStep],
@@ -274,7 +278,9 @@ fn record(
     now: Timestamp,
 ) {
     let task_changes = |from: Option<TaskState>, to: TaskState| -> Vec<TaskChange> {
-        created.iter().map(|&task_id| TaskChange { task_id, template_id, from, to, at: now }).collect()
+        let traceparent = || new.traceparent.clone();
+        let change = |&task_id| TaskChange { task_id, template_id, from, to, at: now, traceparent: traceparent() };
+        created.iter().map(change).collect()
     };
     let cause = Cause { reason: None, actor: Some(catalog::actor()) };
     scope::writing(cause.clone(), || {

@@ -39,7 +39,10 @@ fn tasks_after_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
         let task_id = new.want(column::TASK_ID);
         let template_id = new.want(column::TEMPLATE_ID);
         let at = stamp(old, new, to).unwrap_or(now);
-        let mut record = |from, to| changes.push(TaskChange { task_id, template_id, from: Some(from), to, at });
+        let mut record = |from, to| {
+            let traceparent = new.get(column::TRACEPARENT);
+            changes.push(TaskChange { task_id, template_id, from: Some(from), to, at, traceparent });
+        };
         match outcome::passes_through(from, to) {
             Some(between) => {
                 record(from, between);

@@ -41,6 +41,8 @@ fn protect(update: &RowUpdate, old: &TaskRow, asked: &TaskRow) -> Result<(), Sto
         ("timed_out", old.timed_out == asked.timed_out),
         // As whom the background runs its handlers.
         ("created_by", before.get::<String>(column::CREATED_BY) == after.get::<String>(column::CREATED_BY)),
+        // Spans of the steps that were handed out refer to it.
+        ("traceparent", before.get::<String>(column::TRACEPARENT) == after.get::<String>(column::TRACEPARENT)),
     ];
     match kept.into_iter().find(|(_, same)| !same) {
         Some((name, _)) => Err(StoreError::ProtectedTaskColumn { column: name, task_id }),

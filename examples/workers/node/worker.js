@@ -26,8 +26,9 @@ const HANDLERS = {
 
   async enter(client, step, worker) {
     const orderId = step.context.order_id;
-    await client.query("INSERT INTO shop.entries (order_id, task_id, step, attempt, worker) VALUES ($1, $2, $3, $4, $5)",
-      [orderId, step.task_id, step.step_name, step.attempt, worker]);
+    await client.query(
+      "INSERT INTO shop.entries (order_id, task_id, step, attempt, worker, traceparent) VALUES ($1, $2, $3, $4, $5, $6)",
+      [orderId, step.task_id, step.step_name, step.attempt, worker, step.traceparent]);
     await client.query("UPDATE shop.orders SET steps_done = steps_done + 1 WHERE order_id = $1", [orderId]);
     if (step.attempt <= (step.context.failures?.[step.step_name] ?? 0)) {
       throw new Error("the service is not available"); // a failure on purpose, so that you see one

@@ -36,8 +36,9 @@ def check_order(conn, step, worker):
 
 def enter(conn, step, worker):
     order_id = step.context["order_id"]
-    row = (order_id, step.task_id, step.step_name, step.attempt, worker)
-    conn.execute("INSERT INTO shop.entries (order_id, task_id, step, attempt, worker) VALUES (%s, %s, %s, %s, %s)", row)
+    row = (order_id, step.task_id, step.step_name, step.attempt, worker, step.traceparent)
+    entry = "INSERT INTO shop.entries (order_id, task_id, step, attempt, worker, traceparent) VALUES (%s, %s, %s, %s, %s, %s)"
+    conn.execute(entry, row)
     conn.execute("UPDATE shop.orders SET steps_done = steps_done + 1 WHERE order_id = %s", [order_id])
     if step.attempt <= step.context.get("failures", {}).get(step.step_name, 0):
         raise ConnectionError("the service is not available")  # a failure on purpose, so that you see one

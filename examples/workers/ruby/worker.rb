@@ -16,7 +16,7 @@ REPEAT = [PG::TRSerializationFailure, PG::TRDeadlockDetected].freeze # 40001, 40
 # Another attempt would find the input no better.
 class BadInput < StandardError; end
 
-Step = Struct.new(:receipt, :task_id, :step_name, :handler, :attempt, :context, keyword_init: true)
+Step = Struct.new(:receipt, :task_id, :step_name, :handler, :attempt, :context, :traceparent, keyword_init: true)
 
 # Handlers: what they write is stored together with the completion of their step, or not at all.
 HANDLERS = {
@@ -30,8 +30,9 @@ HANDLERS = {
 
   "enter" => lambda do |conn, step, worker|
     order_id = step.context["order_id"]
-    conn.exec_params("INSERT INTO shop.entries (order_id, task_id, step, attempt, worker) VALUES ($1, $2, $3, $4, $5)",
-                     [order_id, step.task_id, step.step_name, step.attempt, worker])
+    entry = "INSERT INTO shop.entries (order_id, task_id, step, attempt, worker, traceparent) " \
+            "VALUES ($1, $2, $3, $4, $5, $6)"
+    conn.exec_params(entry, [order_id, step.task_id, step.step_name, step.attempt, worker, step.traceparent])
     conn.exec_params("UPDATE shop.orders SET steps_done = steps_done + 1 WHERE order_id = $1", [order_id])
     # A failure on purpose, so that you see one.
     raise "the service is not available" if step.attempt <= step.context.fetch("failures", {}).fetch(step.step_name, 0)
@@ -88,7 +89,8 @@ class Worker
 
   def turn
     if @held.empty?
-      claim = "SELECT receipt, task_id, step_name, handler, attempt, context FROM stepwise.claim_steps($1, $2, $3, $4)"
+      claim = "SELECT receipt, task_id, step_name, handler, attempt, context, traceparent " \
+              "FROM stepwise.claim_steps($1, $2, $3, $4)"
       @held = @conn.exec_params(claim, [@name, @queues, @batch, @lease]).map do |row|
         Step.new(**row.transform_keys(&:to_sym), attempt: row["attempt"].to_i, context: JSON.parse(row["context"]))
       end

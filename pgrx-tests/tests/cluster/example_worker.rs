@@ -20,6 +20,24 @@ pub enum Language {
     Ruby,
 }
 
+/// What is at a path that the environment names.
+fn program(variable: &str) -> String {
+    let hint = format!("{variable} is not set: run .ci/setup --workers, then the tests with .ci/test");
+    let path = env::var(variable).unwrap_or_else(|_| panic!("{hint}"));
+    let hint = format!("{variable}: there is no {path}: run .ci/setup --workers");
+    assert!(Path::new(&path).exists(), "{hint}");
+    path
+}
+
+/// A script with the Python that has the examples' packages. A test that is killed takes it along.
+pub fn python(script: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.arg("--pdeathsig=KILL").arg(program("PG_STEPWISE_PYTHON")).arg(script);
+    command.env_clear().envs([("HOME", "/"), ("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8")]);
+    command.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::null());
+    command
+}
+
 impl Language {
     fn command(self) -> Command {
         let (variable, script) = match self {
@@ -27,20 +45,13 @@ impl Language {
             Language::Node => ("PG_STEPWISE_NODE", "node/worker.js"),
             Language::Ruby => ("PG_STEPWISE_RUBY", "ruby/worker.rb"),
         };
-        let path = |variable: &str| {
-            let hint = format!("{variable} is not set: run .ci/setup --workers, then the tests with .ci/test");
-            let path = env::var(variable).unwrap_or_else(|_| panic!("{hint}"));
-            let hint = format!("{variable}: there is no {path}: run .ci/setup --workers");
-            assert!(Path::new(&path).exists(), "{hint}");
-            path
-        };
         let mut command = Command::new("setpriv");
         // A test that is killed takes its workers with it.
-        command.arg("--pdeathsig=KILL").arg(path(variable));
+        command.arg("--pdeathsig=KILL").arg(program(variable));
         command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/workers").join(script));
         command.env_clear().envs([("HOME", "/"), ("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8")]);
         if let Language::Node = self {
-            command.env("NODE_PATH", path("PG_STEPWISE_NODE_PATH"));
+            command.env("NODE_PATH", program("PG_STEPWISE_NODE_PATH"));
         }
         command
     }
