@@ -1,11 +1,13 @@
 //! Events as a durable stream: subscriptions, reading, acknowledging. See docs/events.md.
 use super::arguments::short_text;
+use crate::engine::access::Level;
 use crate::engine::template::MAX_NAME_CHARS;
 use crate::pg::error::{ArgumentError, Outcome, finish, required};
 use crate::pg::jsonb::Jsonb;
 use crate::pg::rows::{Rows, RowsReturned, argument, return_rows};
 use crate::pg::time;
 use crate::pg::value::{optional, param};
+use crate::store::access::command;
 use crate::store::{stream, subscriptions};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
@@ -22,7 +24,7 @@ fn create_subscription(
     filter: default!(Option<Jsonb>, "NULL"),
     start_from: default!(Option<String>, "'now'"),
 ) -> i64 {
-    finish(create(name, filter, start_from))
+    finish(command(Level::Operator, || create(name, filter, start_from)))
 }
 
 fn remove(subscription: Option<String>) -> Outcome<()> {
@@ -31,7 +33,7 @@ fn remove(subscription: Option<String>) -> Outcome<()> {
 
 #[pg_extern]
 fn drop_subscription(subscription: Option<String>) {
-    finish(remove(subscription))
+    finish(command(Level::Operator, || remove(subscription)))
 }
 
 fn acknowledge(subscription: Option<String>, position: Option<i64>) -> Outcome<i64> {
@@ -41,7 +43,7 @@ fn acknowledge(subscription: Option<String>, position: Option<i64>) -> Outcome<i
 
 #[pg_extern]
 fn ack_events(subscription: Option<String>, position: Option<i64>) -> i64 {
-    finish(acknowledge(subscription, position))
+    finish(command(Level::Worker, || acknowledge(subscription, position)))
 }
 
 fn read(subscription: Option<String>, max: Option<i32>, alone: bool, rows: &mut Rows<15>) -> Outcome<()> {
@@ -80,7 +82,8 @@ fn read(subscription: Option<String>, max: Option<i32>, alone: bool, rows: &mut 
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn read_events(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
-    return_rows(fcinfo, |rows| finish(read(argument(fcinfo, 0), argument(fcinfo, 1), false, rows)))
+    let (subscription, max) = (argument(fcinfo, 0), argument(fcinfo, 1));
+    return_rows(fcinfo, |rows| finish(command(Level::Any, || read(subscription, max, false, rows))))
 }
 
 #[pg_extern(sql = r#"
@@ -91,7 +94,8 @@ fn read_events(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn claim_events(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
-    return_rows(fcinfo, |rows| finish(read(argument(fcinfo, 0), argument(fcinfo, 1), true, rows)))
+    let (subscription, max) = (argument(fcinfo, 0), argument(fcinfo, 1));
+    return_rows(fcinfo, |rows| finish(command(Level::Worker, || read(subscription, max, true, rows))))
 }
 
 #[pg_extern]
@@ -107,7 +111,8 @@ fn subscription_lag() -> TableIterator<
         name!(behind_since, Option<TimestampWithTimeZone>),
     ),
 > {
-    TableIterator::new(subscriptions::lags().into_iter().map(|lag| {
+    let lags = command(Level::Reader, subscriptions::lags);
+    TableIterator::new(lags.into_iter().map(|lag| {
         let behind = (lag.last_event - lag.position).max(0);
         let since = lag.behind_since.map(time::to_sql);
         (lag.name, lag.position, lag.safe_event, lag.last_event, behind, since)

@@ -94,6 +94,23 @@ impl Filter {
         }
     }
 
+    /// The text of a filter, with these namespaces where it names none.
+    pub fn narrowed(json: Option<&str>, namespaces: &[String]) -> Result<String, SubscriptionError> {
+        let Ok(Value::Object(mut object)) = serde_json::from_str(json.unwrap_or("{}")) else {
+            return Err(SubscriptionError::NotAnObject);
+        };
+        object.entry("namespace").or_insert_with(|| namespaces.into());
+        Ok(Value::Object(object).to_string())
+    }
+
+    /// The first namespace for which this does not hold; `Some(None)`: it wants events from all.
+    pub fn namespace_beyond(&self, has: impl Fn(&str) -> bool) -> Option<Option<&str>> {
+        match &self.namespaces {
+            None => Some(None),
+            Some(names) => names.iter().find(|name| !has(name)).map(|name| Some(name.as_str())),
+        }
+    }
+
     /// Whether it wants events from there at all.
     pub fn wants_from(&self, origin: Origin) -> bool {
         let fits = |names: &Option<Vec<String>>, name: Option<&str>| match names {

@@ -102,12 +102,25 @@ impl Restriction {
         template_id.is_some_and(|template_id| self.has_template(template_id))
     }
 
+    /// The namespaces, in the order of their names.
+    pub fn list(&self) -> Vec<String> {
+        match self.rights.at(self.level) {
+            Namespaces::All => Vec::new(),
+            Namespaces::Only(names) => {
+                let mut names: Vec<String> = names.iter().map(|name| name.to_string()).collect();
+                names.sort_unstable();
+                names
+            }
+        }
+    }
+
     /// The namespaces, as a parameter.
     pub fn names(&self) -> Param {
-        match self.rights.at(self.level) {
-            Namespaces::All => array::<&str>(&[]),
-            Namespaces::Only(names) => array(&names.iter().map(|name| &**name).collect::<Vec<&str>>()),
-        }
+        array(&self.list())
+    }
+
+    pub fn level(&self) -> &'static str {
+        self.level.as_str()
     }
 
     /// Whether steps of these namespaces wait in the queue, and whether others' do.

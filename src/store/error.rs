@@ -10,7 +10,7 @@ pub enum StoreError {
     #[error("namespace does not exist")]
     NamespaceNotFound { namespace: String },
     #[error("permission denied for namespace")]
-    NamespaceForbidden { namespace: String, role: String },
+    NamespaceForbidden { namespace: String, role: String, level: &'static str },
     #[error("queue does not exist")]
     QueueNotFound { queue: String },
     #[error("queue is used by other namespaces too")]
@@ -107,7 +107,7 @@ impl Explain for StoreError {
                 version.as_deref().unwrap_or("(latest)")
             ),
             Self::NamespaceNotFound { namespace } => format!("The namespace is \"{namespace}\"."),
-            Self::NamespaceForbidden { namespace, role } => {
+            Self::NamespaceForbidden { namespace, role, .. } => {
                 format!("The namespace is \"{namespace}\", the role \"{role}\".")
             }
             Self::QueueNotFound { queue } | Self::QueueShared { queue } => format!("The queue is \"{queue}\"."),
@@ -155,8 +155,8 @@ impl Explain for StoreError {
             Self::TemplateNotFound { .. } => "Register it with stepwise.register_template(definition).".into(),
             Self::NamespaceNotFound { .. } => "A namespace comes into being with its first template.".into(),
             Self::QueueNotFound { .. } => "A queue comes into being with the first template that names it.".into(),
-            Self::NamespaceForbidden { namespace, role } => {
-                format!("stepwise.grant_access('{role}', 'author', '{{{namespace}}}') gives it.")
+            Self::NamespaceForbidden { namespace, role, level } => {
+                format!("stepwise.grant_access('{role}', '{level}', '{{{namespace}}}') gives it.")
             }
             Self::QueueShared { .. } => "Ask somebody who may do so in all namespaces.".into(),
             Self::QueueForbidden { namespace, .. } => format!(

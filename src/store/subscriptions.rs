@@ -1,4 +1,5 @@
 //! Durable readers of the stream of events: their rows, their positions, and what they know about the end of the stream.
+use super::access::{self, Restriction};
 use super::error::StoreError;
 use crate::engine::stream::{Known, Moment, look};
 use crate::engine::subscription::{self, Filter};
@@ -30,7 +31,8 @@ static LAST_EVENT: Statement = Statement::read(
 static FIND: Statement = Statement::read(concat!(select!(", filter::text"), " WHERE name = $1"));
 static CLAIM: Statement =
     Statement::write(concat!(select!(", filter::text"), " WHERE name = $1 FOR UPDATE SKIP LOCKED"));
-static ALL: Statement = Statement::read(concat!(select!(", name, acked_at, created_at"), " ORDER BY name"));
+static ALL: Statement =
+    Statement::read(concat!(select!(", name, acked_at, created_at, filter::text"), " ORDER BY name"));
 static LEAVE: Statement = Statement::write(include_str!("../../sql/query/leave_marks.sql"));
 static INSERT: Statement = Statement::write(
     "INSERT INTO stepwise.subscriptions (created_at, position, safe_event, mark_xid, mark_event, name, filter) \
@@ -97,8 +99,30 @@ fn read(statement: &'static Statement, spi: &Session, name: &str) -> Option<(Sub
     let rows = statement.run(spi, &[param(name)]);
     let row = rows.first()?;
     // It was checked when it was stored.
-    let filter = row.get::<String>(6).and_then(|filter| Filter::parse(&filter).ok()).unwrap_or_default();
-    Some((Subscription::of(&row), filter))
+    let filter = filter_of(&row, 6);
+    is_in_reach(&filter).then(|| (Subscription::of(&row), filter))
+}
+
+fn filter_of(row: &Row, column: usize) -> Filter {
+    row.get::<String>(column).and_then(|filter| Filter::parse(&filter).ok()).unwrap_or_default()
+}
+
+/// Whether the caller may use a subscription: all that it can give must be from the caller's namespaces. So what one reader
+/// of it acknowledges, another may see too.
+fn is_in_reach(filter: &Filter) -> bool {
+    access::restriction().is_none_or(|only| filter.namespace_beyond(|name| only.has_namespace(name)).is_none())
+}
+
+/// The filter of a caller who is restricted: to its namespaces, or some of them.
+fn narrow(filter: Option<Jsonb>, only: &Restriction) -> Outcome<Jsonb> {
+    let text = Filter::narrowed(filter.map(Jsonb::to_text).as_deref(), &only.list())?;
+    match Filter::parse(&text)?.namespace_beyond(|name| only.has_namespace(name)) {
+        None => Ok(Jsonb::from_text(&text)),
+        Some(namespace) => {
+            let namespace = namespace.unwrap_or_default().to_owned();
+            Err(StoreError::NamespaceForbidden { namespace, role: access::caller(), level: only.level() }.into())
+        }
+    }
 }
 
 /// Stores for each of these subscriptions what its position and what it knows should be by now: on the side, where that
@@ -141,6 +165,10 @@ pub fn create(name: &str, filter: Option<Jsonb>, start: &str) -> Outcome<i64> {
     if let Some(filter) = filter {
         Filter::parse(&filter.to_text())?;
     }
+    let filter = match access::restriction() {
+        None => filter,
+        Some(only) => Some(narrow(filter, &only)?),
+    };
     spi::session(|spi| {
         at_a_moment(spi, |now| {
             let position = subscription::start(start, now.last_event)?;
@@ -164,10 +192,13 @@ pub fn create(name: &str, filter: Option<Jsonb>, start: &str) -> Outcome<i64> {
 }
 
 pub fn drop(name: &str) -> Result<(), StoreError> {
-    match spi::session(|spi| DELETE.run(spi, &[param(name)]).count) {
-        0 => Err(StoreError::SubscriptionNotFound { name: name.to_owned() }),
-        _ => Ok(()),
-    }
+    spi::session(|spi| {
+        find(spi, name)?;
+        match DELETE.run(spi, &[param(name)]).count {
+            0 => Err(StoreError::SubscriptionNotFound { name: name.to_owned() }),
+            _ => Ok(()),
+        }
+    })
 }
 
 /// Moves the position on; returns where it is then.
@@ -197,7 +228,7 @@ pub fn acknowledge(name: &str, position: i64) -> Result<i64, StoreError> {
     })
 }
 
-/// How far each subscription is behind, by name.
+/// How far each subscription that the caller may use is behind, by name.
 pub fn lags() -> Vec<Lag> {
     spi::session(|spi| {
         at_a_moment(spi, |now| {
@@ -212,7 +243,7 @@ pub fn lags() -> Vec<Lag> {
                     behind_since: row.get::<Timestamp>(7).or_else(|| row.get(8)).filter(|_| behind),
                 }
             };
-            ALL.run(spi, &[]).iter().map(lag).collect()
+            ALL.run(spi, &[]).iter().filter(|row| is_in_reach(&filter_of(row, 9))).map(lag).collect()
         })
     })
 }

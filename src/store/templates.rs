@@ -108,7 +108,7 @@ fn check_place(spi: &Session, template: &Template) -> Result<(), StoreError> {
     let Some(restriction) = access::restriction() else { return Ok(()) };
     let (namespace, role) = (template.namespace.clone(), access::caller());
     if !restriction.has_namespace(&namespace) {
-        return Err(StoreError::NamespaceForbidden { namespace, role });
+        return Err(StoreError::NamespaceForbidden { namespace, role, level: restriction.level() });
     }
     let queues: BTreeSet<&str> = template.steps.iter().map(|step| step.queue.as_str()).collect();
     for queue in queues {
