@@ -12,6 +12,8 @@ pub struct Options {
     pub sizes: Vec<usize>,
     pub tasks: Option<usize>,
     pub rounds: Option<usize>,
+    /// Only contenders whose names contain this.
+    pub only: Option<String>,
     /// Value of synchronous_commit; none: both.
     pub commit: Option<String>,
     pub json: Option<PathBuf>,
@@ -31,6 +33,7 @@ usage: make bench ARGS=\"...\"     (or: .ci/bench ...)
   --tasks N         tasks per run (w1: 2000, a quarter of that at batch 1; w10: 5000)
   --rounds N        times that every contender runs (default 3)
   --commit on|off   only the cases with this synchronous_commit (w1; default: both)
+  --only TEXT       only the contenders whose names contain TEXT (w1 to w3), to profile one
   --json FILE       write the results to FILE too
   --assert          exit with 1 if a bound that does not depend on the machine's speed fails
   --help            this text
@@ -67,6 +70,7 @@ impl Options {
                     commit @ ("on" | "off") => options.commit = Some(commit.to_owned()),
                     commit => return Err(format!("--commit: {commit} is neither on nor off").into()),
                 },
+                "--only" => options.only = Some(value()?),
                 "--json" => options.json = Some(value()?.into()),
                 "--assert" => options.assert = true,
                 "--help" | "-h" => return Ok(None),
@@ -81,6 +85,10 @@ impl Options {
             [] => workload == "w1",
             names => names.iter().any(|name| name == workload || name == "all"),
         }
+    }
+
+    pub fn wants_contender(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
     }
 
     pub fn batches_or(&self, default: &[usize]) -> Vec<usize> {

@@ -45,6 +45,12 @@ pub fn refuse_on_standby(command: &CStr) {
     unsafe { pg_sys::PreventCommandDuringRecovery(command.as_ptr()) };
 }
 
+/// Refuses (25006) what a read-only transaction cannot do.
+pub fn refuse_read_only(command: &CStr) {
+    // SAFETY: a C string for the message.
+    unsafe { pg_sys::PreventCommandIfReadOnly(command.as_ptr()) };
+}
+
 /// The role that acts: SET ROLE or the session's user, not the owner that a SECURITY DEFINER function runs as.
 pub fn actor() -> String {
     // SAFETY: the name is a C string in the current memory context; NULL where the role is gone.

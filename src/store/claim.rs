@@ -1,12 +1,14 @@
 //! Handing out steps: mark claimable rows (`claimable`) as claimed, and gather what a worker needs.
-use super::claimable::{self, Found, Source};
+use super::claimable::{self, Source};
 use super::columns::{STEPS_BY_KEY, steps as column};
+use super::found::Found;
 use super::graph_cache::CachedTemplate;
 use super::report::{self, Report, Verdict};
 use super::scope;
 use crate::engine::receipt::{self, Receipt};
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
+use crate::pg::catalog;
 use crate::pg::guc;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::lookup::{Key, Sees};
@@ -82,6 +84,8 @@ pub struct Claimed {
 
 /// Claims up to `max_steps` steps for a worker, by priority, then age.
 pub fn claim(request: &Request) -> Claimed {
+    // A claim of nothing runs no statement that would say so.
+    catalog::refuse_read_only(c"a claim of steps");
     let now = time::now();
     let steps = spi::session(|spi| {
         let found = claimable::find(spi, request.source, request.max_steps, now);
