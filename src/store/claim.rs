@@ -59,21 +59,22 @@ pub struct Request<'a> {
 }
 
 macro_rules! take {
-    ($set:literal, $names:literal, $params:literal) => {
+    ($set:literal, $names:literal, $params:literal, $worker:literal) => {
         per_row!(
             concat!("task_id, step_id, claim_token, lease_expires_at", $names),
             concat!("$1, $2, $3, $4", $params),
             concat!(
                 "UPDATE stepwise.steps s SET state = 'in_progress', claim_token = i.claim_token, \
-                     visible_at = i.lease_expires_at, worker = $5",
+                     visible_at = i.lease_expires_at, worker = ",
+                $worker,
                 $set,
                 " FROM i WHERE s.task_id = i.task_id AND s.step_id = i.step_id"
             )
         )
     };
 }
-static TAKE: PerRow = take!("", "", "");
-static TAKE_LIMITED: PerRow = take!(", limited = i.limited", ", limited", ", $6");
+static TAKE: PerRow = take!("", "", "", "$5");
+static TAKE_LIMITED: PerRow = take!(", limited = i.limited", ", limited", ", $5", "$6");
 
 /// What a claim hands out.
 pub struct Claimed {
@@ -165,14 +166,14 @@ fn mark(spi: &Session, worker: &str, steps: &[ClaimedStep], pending_tasks: Vec<i
     let step_ids: Vec<i32> = rows.iter().map(|row| row.1).collect();
     let tokens: Vec<i64> = rows.iter().map(|row| row.2).collect();
     let leases: Vec<Timestamp> = rows.iter().map(|row| row.3).collect();
-    let mut params = vec![cells(&task_ids), cells(&step_ids), cells(&tokens), cells(&leases), param(worker)];
+    let mut columns = vec![cells(&task_ids), cells(&step_ids), cells(&tokens), cells(&leases)];
     let statement = if limited.is_empty() {
         &TAKE
     } else {
-        params.push(cells(&rows.iter().map(|row| limited.contains(&(row.0, row.1))).collect::<Vec<bool>>()));
+        columns.push(cells(&rows.iter().map(|row| limited.contains(&(row.0, row.1))).collect::<Vec<bool>>()));
         &TAKE_LIMITED
     };
-    scope::claiming(pending_tasks, || statement.run(spi, rows.len(), &params));
+    scope::claiming(pending_tasks, || statement.run(spi, &columns, &[param(worker)]));
 }
 
 /// What the parents of the steps returned. They are final: a step is claimable only once its parents have settled.

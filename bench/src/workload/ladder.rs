@@ -37,8 +37,8 @@ pub struct Contender {
     pub settings: &'static [Setting],
 }
 
-const SEPARATE: &str = "claim_steps, complete_steps";
-const COMBINED: &str = "report_and_claim";
+pub const SEPARATE: &str = "claim_steps, complete_steps";
+pub const COMBINED: &str = "report_and_claim";
 /// As Postgres plans it.
 pub const FLOOR: &str = "floor";
 pub const PINNED: &str = "pinned floor";
