@@ -16,8 +16,8 @@ use crate::pg::per_row::{PerRow, cells, per_row};
 use crate::pg::random;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
-use crate::pg::value::param;
-use std::collections::{BTreeMap, HashSet};
+use crate::pg::value::{Tid, param};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 /// One step in the hands of a worker.
@@ -73,6 +73,14 @@ macro_rules! take {
         )
     };
 }
+// Rows that were locked where they lie. The key is asked too: a row that is not the one that was found is not taken.
+static TAKE_IN_PLACE: PerRow = per_row!(
+    "task_id, step_id, claim_token, lease_expires_at, tid",
+    "$1, $2, $3, $4, $5",
+    "UPDATE stepwise.steps s SET state = 'in_progress', claim_token = i.claim_token, \
+         visible_at = i.lease_expires_at, worker = $6 \
+     FROM i WHERE s.ctid = i.tid AND s.task_id = i.task_id AND s.step_id = i.step_id"
+);
 static TAKE: PerRow = take!("", "", "", "$5");
 static TAKE_LIMITED: PerRow = take!(", limited = i.limited", ", limited", ", $5", "$6");
 
@@ -130,6 +138,8 @@ fn take(spi: &Session, request: &Request, found: Vec<Found>, now: Timestamp) -> 
     let limited: HashSet<(i64, i32)> =
         found.iter().filter(|row| row.limited).map(|row| (row.task_id, row.step_id)).collect();
     let pending_tasks = found.iter().filter(|row| row.task_is_pending).map(|row| row.task_id).collect();
+    let places: HashMap<(i64, i32), Tid> =
+        found.iter().filter_map(|row| Some(((row.task_id, row.step_id), row.tid?))).collect();
     let mut steps: Vec<ClaimedStep> = found
         .into_iter()
         .map(|row| {
@@ -148,12 +158,19 @@ fn take(spi: &Session, request: &Request, found: Vec<Found>, now: Timestamp) -> 
             }
         })
         .collect();
-    mark(spi, request.worker, &steps, pending_tasks, &limited);
+    mark(spi, request.worker, &steps, pending_tasks, &limited, &places);
     gather_dependencies(&mut steps);
     steps
 }
 
-fn mark(spi: &Session, worker: &str, steps: &[ClaimedStep], pending_tasks: Vec<i64>, limited: &HashSet<(i64, i32)>) {
+fn mark(
+    spi: &Session,
+    worker: &str,
+    steps: &[ClaimedStep],
+    pending_tasks: Vec<i64>,
+    limited: &HashSet<(i64, i32)>,
+    places: &HashMap<(i64, i32), Tid>,
+) {
     let mut rows: Vec<(i64, i32, i64, Timestamp)> = steps
         .iter()
         .filter_map(|step| {
@@ -167,13 +184,20 @@ fn mark(spi: &Session, worker: &str, steps: &[ClaimedStep], pending_tasks: Vec<i
     let tokens: Vec<i64> = rows.iter().map(|row| row.2).collect();
     let leases: Vec<Timestamp> = rows.iter().map(|row| row.3).collect();
     let mut columns = vec![cells(&task_ids), cells(&step_ids), cells(&tokens), cells(&leases)];
-    let statement = if limited.is_empty() {
-        &TAKE
-    } else {
+    let tids: Vec<Tid> = rows.iter().filter_map(|row| places.get(&(row.0, row.1)).copied()).collect();
+    let statement = if !limited.is_empty() {
         columns.push(cells(&rows.iter().map(|row| limited.contains(&(row.0, row.1))).collect::<Vec<bool>>()));
         &TAKE_LIMITED
+    } else if tids.len() == rows.len() {
+        columns.push(cells(&tids));
+        &TAKE_IN_PLACE
+    } else {
+        &TAKE
     };
-    scope::claiming(pending_tasks, || statement.run(spi, &columns, &[param(worker)]));
+    let taken = scope::claiming(pending_tasks, || statement.run(spi, &columns, &[param(worker)])).count;
+    if taken != rows.len() {
+        spi::internal_error("a claim, which missed a row that it had locked,", taken as i32, "UPDATE stepwise.steps");
+    }
 }
 
 /// What the parents of the steps returned. They are final: a step is claimable only once its parents have settled.

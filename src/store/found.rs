@@ -9,6 +9,7 @@ use crate::pg::jsonb::Jsonb;
 use crate::pg::lookup::{Key, Sees};
 use crate::pg::spi::Row;
 use crate::pg::trigger::SlotRow;
+use crate::pg::value::Tid;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -23,6 +24,8 @@ pub struct Found {
     pub task_is_pending: bool,
     /// It has taken places under limits.
     pub limited: bool,
+    /// Where the row lies, unless a statement may have changed it since it was locked.
+    pub(super) tid: Option<Tid>,
     pub(super) state: StepState,
     pub(super) queue_id: i64,
     pub(super) priority: i16,
@@ -47,16 +50,18 @@ impl Found {
             deadline: row.get(11),
             concurrency_key: row.get(12),
             limited: false,
+            tid: None,
         }
     }
 
     /// A row of `steps`; what its task says comes by [`Found::with_tasks`].
     pub(super) fn of_step(row: &SlotRow) -> Found {
+        let state = StepState::parse(row.text(step::STATE)).unwrap_or(StepState::Cancelled);
         Found {
             task_id: row.want(step::TASK_ID),
             step_id: row.want(step::STEP_ID),
             template: graph_cache::template_of_row(row.want(step::TEMPLATE_ID)),
-            state: StepState::parse(row.text(step::STATE)).unwrap_or(StepState::Cancelled),
+            state,
             attempts: row.want(step::ATTEMPTS),
             inputs: row.get::<Jsonb>(step::INPUTS).map(Jsonb::keep),
             context: None,
@@ -66,6 +71,8 @@ impl Found {
             deadline: None,
             concurrency_key: None,
             limited: false,
+            // A lease that is over ends first.
+            tid: (state != StepState::InProgress).then(|| row.tid()),
         }
     }
 
