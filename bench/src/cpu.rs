@@ -14,4 +14,11 @@ impl Cpu {
         let text = std::fs::read_to_string(format!("/proc/{}/schedstat", self.0)).ok()?;
         text.split(' ').next()?.parse::<f64>().ok().map(|nanos| nanos / 1000.0)
     }
+
+    /// Memory that the backend has to itself.
+    pub fn kept_bytes(&self) -> Option<f64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.0)).ok()?;
+        let line = text.lines().find(|line| line.starts_with("Private_Dirty:"))?;
+        line.split_whitespace().nth(1)?.parse::<f64>().ok().map(|kilobytes| kilobytes * 1024.0)
+    }
 }

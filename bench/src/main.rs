@@ -1,5 +1,6 @@
 //! Measures pg_stepwise beside a floor of hand-written SQL, in turn, in one run. See bench/README.md.
 mod cpu;
+mod crowd;
 mod drain;
 mod lab;
 mod machine;

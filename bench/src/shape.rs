@@ -35,6 +35,24 @@ impl Shape {
         Shape { name: format!("chain{steps}"), parents, handler: None }
     }
 
+    /// Each step with up to three parents among the two hundred before it. The same for every run.
+    pub fn scattered(steps: usize) -> Shape {
+        let mut seed: u32 = 54321;
+        let mut draw = |below: usize| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) as usize % below
+        };
+        let parents = (0..steps).map(|index| {
+            let from = index.saturating_sub(200);
+            let count = if index == 0 { 0 } else { draw(4) };
+            let mut of: Vec<i32> = (0..count).map(|_| (from + draw(index - from)) as i32 + 1).collect();
+            of.sort_unstable();
+            of.dedup();
+            of
+        });
+        Shape { name: format!("scattered{steps}"), parents: parents.collect(), handler: None }
+    }
+
     /// Layers of about ten steps, each step with up to three parents in the layer before. The same for every run.
     pub fn layered(steps: usize) -> Shape {
         let mut seed: u32 = 12345;

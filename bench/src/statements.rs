@@ -4,7 +4,7 @@ use crate::drain;
 use crate::lab::{Lab, Setting};
 use crate::meter::Figures;
 use crate::shape::Shape;
-use crate::worker::System;
+use crate::worker::{RESULT, System, Worker};
 
 /// The turns after which everything is planned and cached.
 const WARM: usize = 10;
@@ -23,7 +23,15 @@ pub fn per_call(
         return Ok(Vec::new());
     }
     drain::fill(lab, system.schema(), shape, tasks)?;
-    let mut worker = system.worker(lab, settings, batch)?;
+    let mut worker = system.worker(lab, settings, batch, RESULT)?;
+    of_turns(lab, worker.as_mut(), system.schema(), system.calls())
+}
+
+/// The same of a worker that has tasks enough, with `calls` calls in one turn.
+pub fn of_turns(lab: &mut Lab, worker: &mut dyn Worker, schema: &str, calls: usize) -> Result<Figures> {
+    if !lab.statements {
+        return Ok(Vec::new());
+    }
     for _ in 0..WARM {
         worker.turn()?;
     }
@@ -40,8 +48,8 @@ pub fn per_call(
              coalesce(sum(shared_blks_hit + shared_blks_read) FILTER (WHERE toplevel), 0)::float8 \
          FROM public.pg_stat_statements AS p JOIN pg_database AS d ON d.oid = p.dbid \
          WHERE d.datname = current_database() AND query LIKE '%' || ($1::text) || '.%'",
-        &[&system.schema()],
+        &[&schema],
     )?;
-    let calls = (turns * system.calls()) as f64;
+    let calls = (turns * calls) as f64;
     Ok(vec![("stmts/call", row.get::<_, f64>(0) / calls), ("buffers/call", row.get::<_, f64>(1) / calls)])
 }

@@ -4,10 +4,13 @@ use crate::engine::access::Level;
 use crate::engine::template::MAX_NAME_CHARS;
 use crate::pg::error::{Outcome, finish, required};
 use crate::pg::jsonb::{Jsonb, JsonbArray};
+use crate::pg::rows::{Arguments, Rows, RowsReturned, return_rows};
 use crate::pg::time;
+use crate::pg::value::param;
 use crate::store::access::command;
 use crate::store::start::{self, NewTasks};
 use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 /// The longest identity key, in characters: whatever they are, it fits an index.
@@ -83,22 +86,27 @@ fn create_task(
     finish(command(Level::Worker, || create_one(context, identity_key, common)))
 }
 
-#[pg_extern]
-#[allow(clippy::too_many_arguments)]
-fn create_tasks(
-    template: Option<String>,
-    contexts: Option<JsonbArray>,
-    namespace: default!(Option<String>, "NULL"),
-    version: default!(Option<String>, "NULL"),
-    identity_keys: default!(Option<Vec<Option<String>>>, "NULL"),
-    priority: default!(Option<i32>, "0"),
-    run_at: default!(Option<TimestampWithTimeZone>, "NULL"),
-    tags: default!(Option<Vec<Option<String>>>, "NULL"),
-    bypass_steps: default!(Option<Vec<Option<String>>>, "NULL"),
-    requested_by: default!(Option<String>, "NULL"),
-    traceparent: default!(Option<String>, "NULL"),
-) -> SetOfIterator<'static, i64> {
-    let common =
-        Common { template, namespace, version, priority, run_at, tags, bypass_steps, requested_by, traceparent };
-    SetOfIterator::new(finish(command(Level::Worker, || create_many(contexts, identity_keys, common))))
+#[pg_extern(sql = r#"
+    CREATE FUNCTION stepwise.create_tasks(template text, contexts jsonb[], namespace text DEFAULT NULL,
+        version text DEFAULT NULL, identity_keys text[] DEFAULT NULL, priority integer DEFAULT 0,
+        run_at timestamptz DEFAULT NULL, tags text[] DEFAULT NULL, bypass_steps text[] DEFAULT NULL,
+        requested_by text DEFAULT NULL, traceparent text DEFAULT NULL)
+    RETURNS SETOF bigint
+    LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+fn create_tasks(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
+    let at = Arguments(fcinfo);
+    let common = Common {
+        template: at.get(0),
+        namespace: at.get(2),
+        version: at.get(3),
+        priority: at.get(5),
+        run_at: at.get(6),
+        tags: at.get(7),
+        bypass_steps: at.get(8),
+        requested_by: at.get(9),
+        traceparent: at.get(10),
+    };
+    let task_ids = finish(command(Level::Worker, || create_many(at.get(1), at.get(4), common)));
+    return_rows(fcinfo, |rows: &mut Rows<1>| task_ids.into_iter().for_each(|task_id| rows.put([param(task_id)])))
 }

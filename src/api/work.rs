@@ -5,12 +5,14 @@ use crate::engine::template::MAX_NAME_CHARS;
 use crate::engine::time::Span;
 use crate::pg::error::{Outcome, finish, required};
 use crate::pg::jsonb::{Jsonb, JsonbArray};
-use crate::pg::time;
+use crate::pg::rows::{Arguments, NULL, Rows, RowsReturned, TextRoom, return_rows, uuid};
+use crate::pg::value::{Param, optional, param};
 use crate::store::access::command;
 use crate::store::claim::{self, ClaimedStep, Request};
 use crate::store::claimable::Source;
 use crate::store::report::{self, Outcome as Reported, Report, Verdict};
-use pgrx::datum::{Interval, TimestampWithTimeZone};
+use pgrx::datum::Interval;
+use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 fn claim_for(
@@ -64,12 +66,19 @@ fn failures(
     Ok(reports)
 }
 
-/// One row of a batch report.
-type ReportRow = (Uuid, &'static str);
-
-fn store(reports: Vec<Report>) -> Vec<ReportRow> {
-    let outcomes = report::report(&reports);
-    reports.iter().zip(outcomes).map(|(report, outcome)| (Uuid::from_bytes(report.receipt), outcome.as_str())).collect()
+/// Writes the columns of a batch report: a row for each, in their order.
+fn outcome_rows(fcinfo: pg_sys::FunctionCallInfo, reports: impl FnOnce() -> Outcome<Vec<Report>>) -> RowsReturned {
+    let (reports, outcomes) = finish(command(Level::Worker, || {
+        let reports = reports()?;
+        let outcomes = report::report(&reports);
+        Ok((reports, outcomes))
+    }));
+    return_rows(fcinfo, |rows: &mut Rows<2>| {
+        let mut text = TextRoom::new();
+        for (report, outcome) in reports.iter().zip(outcomes) {
+            rows.put([uuid(&report.receipt), text.hold(outcome.as_str())]);
+        }
+    })
 }
 
 fn store_one(reports: Vec<Report>) -> Outcome<&'static str> {
@@ -78,79 +87,59 @@ fn store_one(reports: Vec<Report>) -> Outcome<&'static str> {
     Ok(report::demand(receipt, outcome)?.as_str())
 }
 
-/// A claimed step in the columns of claim_steps.
-type Handed = (
-    Uuid,
-    i64,
-    i32,
-    String,
-    String,
-    String,
-    String,
-    String,
-    Option<Jsonb>,
-    i32,
-    i32,
-    TimestampWithTimeZone,
-    Option<Jsonb>,
-    Option<Jsonb>,
-    Jsonb,
-    Option<String>,
-);
-
-fn handed_out(step: ClaimedStep) -> Handed {
-    let (template, step_id) = (step.template, step.step_id);
-    let known = template.step(step_id);
-    (
-        Uuid::from_bytes(step.receipt),
-        step.task_id,
-        step_id,
-        template.name.clone(),
-        known.map_or_else(String::new, |step| step.name.clone()),
-        template.namespace.clone(),
-        template.version.clone(),
-        known.map_or_else(String::new, |step| step.handler.clone()),
-        known.and_then(|step| step.config.as_deref()).map(Jsonb::from_bytes),
-        step.attempt,
-        known.map_or(0, |step| step.rule.retry_limit),
-        time::to_sql(step.lease_expires_at),
-        step.context,
-        step.inputs,
-        step.dependencies.unwrap_or_else(Jsonb::empty_object),
-        step.traceparent,
-    )
+/// What the columns of claim_steps are written with.
+struct Handing {
+    texts: [TextRoom; 6],
+    /// `{}`
+    no_dependencies: Jsonb,
 }
 
-#[pg_extern]
-#[allow(clippy::type_complexity)]
-fn claim_steps(
-    worker: Option<String>,
-    queues: default!(Option<Vec<Option<String>>>, "NULL"),
-    max_steps: default!(Option<i32>, "1"),
-    lease: default!(Option<Interval>, "NULL"),
-) -> TableIterator<
-    'static,
-    (
-        name!(receipt, Uuid),
-        name!(task_id, i64),
-        name!(step_id, i32),
-        name!(task_name, String),
-        name!(step_name, String),
-        name!(namespace, String),
-        name!(version, String),
-        name!(handler, String),
-        name!(config, Option<Jsonb>),
-        name!(attempt, i32),
-        name!(retry_limit, i32),
-        name!(lease_expires_at, TimestampWithTimeZone),
-        name!(context, Option<Jsonb>),
-        name!(inputs, Option<Jsonb>),
-        name!(dependencies, Jsonb),
-        name!(traceparent, Option<String>),
-    ),
-> {
-    let claimed = finish(command(Level::Worker, || claim_for(worker, queues, max_steps, lease)));
-    TableIterator::new(claimed.into_iter().map(handed_out))
+impl Handing {
+    fn new() -> Self {
+        Self { texts: std::array::from_fn(|_| TextRoom::new()), no_dependencies: Jsonb::empty_object() }
+    }
+
+    /// A claimed step in the columns of claim_steps; good until the next one.
+    fn columns(&mut self, step: &ClaimedStep) -> [Param; 16] {
+        let [task_name, step_name, namespace, version, handler, traceparent] = &mut self.texts;
+        let template = &step.template;
+        let known = template.step(step.step_id);
+        [
+            uuid(&step.receipt),
+            param(step.task_id),
+            param(step.step_id),
+            task_name.hold(&template.name),
+            step_name.hold(known.map_or("", |step| &step.name)),
+            namespace.hold(&template.namespace),
+            version.hold(&template.version),
+            handler.hold(known.map_or("", |step| &step.handler)),
+            optional(known.and_then(|step| step.config.as_deref()).map(Jsonb::from_bytes)),
+            param(step.attempt),
+            param(known.map_or(0, |step| step.rule.retry_limit)),
+            param(step.lease_expires_at),
+            optional(step.context),
+            optional(step.inputs),
+            param(step.dependencies.unwrap_or(self.no_dependencies)),
+            step.traceparent.as_deref().map_or(NULL, |text| traceparent.hold(text)),
+        ]
+    }
+}
+
+#[pg_extern(sql = r#"
+    CREATE FUNCTION stepwise.claim_steps(worker text, queues text[] DEFAULT NULL, max_steps integer DEFAULT 1,
+        lease interval DEFAULT NULL)
+    RETURNS TABLE (receipt uuid, task_id bigint, step_id integer, task_name text, step_name text, namespace text,
+        version text, handler text, config jsonb, attempt integer, retry_limit integer, lease_expires_at timestamptz,
+        context jsonb, inputs jsonb, dependencies jsonb, traceparent text)
+    LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+fn claim_steps(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
+    let at = Arguments(fcinfo);
+    let steps = finish(command(Level::Worker, || claim_for(at.get(0), at.get(1), at.get(2), at.get(3))));
+    return_rows(fcinfo, |rows: &mut Rows<16>| {
+        let mut handing = Handing::new();
+        steps.iter().for_each(|step| rows.put(handing.columns(step)));
+    })
 }
 
 #[pg_extern]
@@ -160,12 +149,14 @@ fn complete_step(receipt: Option<Uuid>, results: default!(Option<Jsonb>, "NULL")
     finish(command(Level::Worker, || required("receipt", receipt).map_err(Into::into).and_then(complete)))
 }
 
-#[pg_extern]
-fn complete_steps(
-    receipts: Option<Vec<Option<Uuid>>>,
-    results: default!(Option<JsonbArray>, "NULL"),
-) -> TableIterator<'static, (name!(receipt, Uuid), name!(outcome, &'static str))> {
-    TableIterator::new(finish(command(Level::Worker, || completions(receipts, results).map(store))))
+#[pg_extern(sql = r#"
+    CREATE FUNCTION stepwise.complete_steps(receipts uuid[], results jsonb[] DEFAULT NULL)
+    RETURNS TABLE (receipt uuid, outcome text)
+    LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+fn complete_steps(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
+    let at = Arguments(fcinfo);
+    outcome_rows(fcinfo, || completions(at.get(0), at.get(1)))
 }
 
 #[pg_extern]
@@ -187,15 +178,15 @@ fn fail_step(
     finish(command(Level::Worker, || required("receipt", receipt).map_err(Into::into).and_then(fail)))
 }
 
-#[pg_extern]
-fn fail_steps(
-    receipts: Option<Vec<Option<Uuid>>>,
-    errors: default!(Option<JsonbArray>, "NULL"),
-    retryable: default!(Option<Vec<Option<bool>>>, "NULL"),
-    retry_after: default!(Option<Vec<Option<Interval>>>, "NULL"),
-) -> TableIterator<'static, (name!(receipt, Uuid), name!(outcome, &'static str))> {
-    let failed = command(Level::Worker, || failures(receipts, errors, retryable, retry_after).map(store));
-    TableIterator::new(finish(failed))
+#[pg_extern(sql = r#"
+    CREATE FUNCTION stepwise.fail_steps(receipts uuid[], errors jsonb[] DEFAULT NULL, retryable boolean[] DEFAULT NULL,
+        retry_after interval[] DEFAULT NULL)
+    RETURNS TABLE (receipt uuid, outcome text)
+    LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+fn fail_steps(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
+    let at = Arguments(fcinfo);
+    outcome_rows(fcinfo, || failures(at.get(0), at.get(1), at.get(2), at.get(3)))
 }
 
 fn extend(receipt: Option<Uuid>, lease: Option<Interval>) -> Outcome<&'static str> {
@@ -219,88 +210,36 @@ fn release_step(receipt: Option<Uuid>) -> &'static str {
     finish(command(Level::Worker, || release(receipt)))
 }
 
-#[pg_extern]
-#[allow(clippy::too_many_arguments, clippy::type_complexity)]
-fn report_and_claim(
-    worker: Option<String>,
-    completed: default!(Option<Vec<Option<Uuid>>>, "'{}'"),
-    results: default!(Option<JsonbArray>, "NULL"),
-    failed: default!(Option<Vec<Option<Uuid>>>, "'{}'"),
-    errors: default!(Option<JsonbArray>, "NULL"),
-    retryable: default!(Option<Vec<Option<bool>>>, "NULL"),
-    retry_after: default!(Option<Vec<Option<Interval>>>, "NULL"),
-    queues: default!(Option<Vec<Option<String>>>, "NULL"),
-    max_steps: default!(Option<i32>, "1"),
-    lease: default!(Option<Interval>, "NULL"),
-) -> TableIterator<
-    'static,
-    (
-        name!(outcome, &'static str),
-        name!(receipt, Uuid),
-        name!(task_id, Option<i64>),
-        name!(step_id, Option<i32>),
-        name!(task_name, Option<String>),
-        name!(step_name, Option<String>),
-        name!(namespace, Option<String>),
-        name!(version, Option<String>),
-        name!(handler, Option<String>),
-        name!(config, Option<Jsonb>),
-        name!(attempt, Option<i32>),
-        name!(retry_limit, Option<i32>),
-        name!(lease_expires_at, Option<TimestampWithTimeZone>),
-        name!(context, Option<Jsonb>),
-        name!(inputs, Option<Jsonb>),
-        name!(dependencies, Option<Jsonb>),
-        name!(traceparent, Option<String>),
-    ),
-> {
-    let (reported, claimed) = finish(command(Level::Worker, || {
-        let mut reports = completions(completed, results)?;
-        reports.extend(failures(failed, errors, retryable, retry_after)?);
-        let reported = store(reports);
-        Ok((reported, claim_for(worker, queues, max_steps, lease)?))
+#[pg_extern(sql = r#"
+    CREATE FUNCTION stepwise.report_and_claim(worker text, completed uuid[] DEFAULT '{}', results jsonb[] DEFAULT NULL,
+        failed uuid[] DEFAULT '{}', errors jsonb[] DEFAULT NULL, retryable boolean[] DEFAULT NULL,
+        retry_after interval[] DEFAULT NULL, queues text[] DEFAULT NULL, max_steps integer DEFAULT 1,
+        lease interval DEFAULT NULL)
+    RETURNS TABLE (outcome text, receipt uuid, task_id bigint, step_id integer, task_name text, step_name text,
+        namespace text, version text, handler text, config jsonb, attempt integer, retry_limit integer,
+        lease_expires_at timestamptz, context jsonb, inputs jsonb, dependencies jsonb, traceparent text)
+    LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+fn report_and_claim(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
+    let at = Arguments(fcinfo);
+    let (reports, outcomes, claimed) = finish(command(Level::Worker, || {
+        let mut reports = completions(at.get(1), at.get(2))?;
+        reports.extend(failures(at.get(3), at.get(4), at.get(5), at.get(6))?);
+        let outcomes = report::report(&reports);
+        Ok((reports, outcomes, claim_for(at.get(0), at.get(7), at.get(8), at.get(9))?))
     }));
-    let reported = reported.into_iter().map(|(receipt, outcome)| {
-        (outcome, receipt, None, None, None, None, None, None, None, None, None, None, None, None, None, None, None)
-    });
-    let claimed = claimed.into_iter().map(|step| {
-        let (
-            receipt,
-            task_id,
-            step_id,
-            task,
-            name,
-            namespace,
-            version,
-            handler,
-            config,
-            attempt,
-            limit,
-            lease,
-            context,
-            inputs,
-            dependencies,
-            traceparent,
-        ) = handed_out(step);
-        (
-            "claimed",
-            receipt,
-            Some(task_id),
-            Some(step_id),
-            Some(task),
-            Some(name),
-            Some(namespace),
-            Some(version),
-            Some(handler),
-            config,
-            Some(attempt),
-            Some(limit),
-            Some(lease),
-            context,
-            inputs,
-            Some(dependencies),
-            traceparent,
-        )
-    });
-    TableIterator::new(reported.chain(claimed))
+    return_rows(fcinfo, |rows: &mut Rows<17>| {
+        let (mut outcome, mut handing) = (TextRoom::new(), Handing::new());
+        for (report, reported) in reports.iter().zip(outcomes) {
+            let mut row = [NULL; 17];
+            (row[0], row[1]) = (outcome.hold(reported.as_str()), uuid(&report.receipt));
+            rows.put(row);
+        }
+        let claimed_as = outcome.hold("claimed");
+        for step in &claimed {
+            let mut row = [claimed_as; 17];
+            row[1..].copy_from_slice(&handing.columns(step));
+            rows.put(row);
+        }
+    })
 }

@@ -46,6 +46,12 @@ pub fn refuse_on_standby(command: &CStr) {
     unsafe { pg_sys::PreventCommandDuringRecovery(command.as_ptr()) };
 }
 
+/// Refuses (25006) what a read-only transaction cannot do.
+pub fn refuse_read_only(command: &CStr) {
+    // SAFETY: a C string for the message.
+    unsafe { pg_sys::PreventCommandIfReadOnly(command.as_ptr()) };
+}
+
 /// The role that acts, for the history: SET ROLE or the session's user, whatever SECURITY DEFINER function is between. No
 /// right hangs on it.
 pub fn actor() -> String {

@@ -94,14 +94,17 @@ unsafe fn insert(heap: pg_sys::Relation, indexes: pg_sys::CatalogIndexState, tup
                 pg_sys::CatalogTupleInsertWithInfo(heap, *tuple, indexes);
             }
         } else {
+            // Of a description of their own, which no slot has to hold on to.
+            let description = pg_sys::CreateTupleDescCopy((*heap).rd_att);
             let slot = |tuple: &pg_sys::HeapTuple| {
-                let slot = pg_sys::MakeSingleTupleTableSlot((*heap).rd_att, &pg_sys::TTSOpsHeapTuple);
+                let slot = pg_sys::MakeSingleTupleTableSlot(description, &pg_sys::TTSOpsHeapTuple);
                 pg_sys::ExecStoreHeapTuple(*tuple, slot, false);
                 slot
             };
             let mut slots: Vec<*mut pg_sys::TupleTableSlot> = tuples.iter().map(slot).collect();
             pg_sys::CatalogTuplesMultiInsertWithInfo(heap, slots.as_mut_ptr(), slots.len() as i32, indexes);
             slots.into_iter().for_each(|slot| pg_sys::ExecDropSingleTupleTableSlot(slot));
+            pg_sys::FreeTupleDesc(description);
         }
         tuples.iter().for_each(|tuple| pg_sys::heap_freetuple(*tuple));
     }

@@ -16,6 +16,7 @@ pub mod notify;
 pub mod numeric;
 pub mod per_row;
 pub mod process;
+pub mod queue_index;
 pub mod random;
 pub mod role;
 pub mod row_lock;

@@ -38,7 +38,7 @@ impl Keyed {
 }
 
 /// Locks a row and puts its last version into `locked`; `false`: it is gone, or somebody else has locked it.
-unsafe fn lock(
+pub(super) unsafe fn lock(
     heap: pg_sys::Relation,
     snapshot: pg_sys::Snapshot,
     found: *mut pg_sys::TupleTableSlot,

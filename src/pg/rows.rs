@@ -23,6 +23,23 @@ pub fn argument<T: pgrx::FromDatum>(fcinfo: pg_sys::FunctionCallInfo, place: usi
     unsafe { pgrx::fcinfo::pg_getarg(fcinfo, place) }
 }
 
+/// The arguments of a function, by their places from 0 on.
+pub struct Arguments(pub pg_sys::FunctionCallInfo);
+
+impl Arguments {
+    pub fn get<T: pgrx::FromDatum>(&self, place: usize) -> Option<T> {
+        argument(self.0, place)
+    }
+}
+
+/// A column without a value.
+pub const NULL: Param = Param { oid: pg_sys::InvalidOid, datum: Datum::null(), null: true };
+
+/// A uuid in place: the parameter holds while its bytes are there.
+pub fn uuid(bytes: &[u8; 16]) -> Param {
+    Param { oid: pg_sys::UUIDOID, datum: Datum::from(bytes.as_ptr()), null: false }
+}
+
 /// The rows that a function returns.
 pub struct Rows<const COLUMNS: usize> {
     store: *mut pg_sys::Tuplestorestate,

@@ -1,5 +1,5 @@
 //! Rows as triggers see them.
-use super::value::{Bind, Column};
+use super::value::{Bind, Column, Tid};
 use pgrx::callconv::{BoxRet, FcInfo};
 use pgrx::pg_sys::{self, Datum};
 use pgrx::prelude::*;
@@ -51,6 +51,12 @@ impl SlotRow {
             Some(value) => value,
             None => super::spi::internal_error("NULL in column", column, "a row in a trigger"),
         }
+    }
+
+    /// Where this version of the row lies, in a table's own slot.
+    pub fn tid(&self) -> Tid {
+        // SAFETY: the slot holds a row of the table.
+        Tid(unsafe { (*self.0).tts_tid })
     }
 
     /// A text column, read in place.

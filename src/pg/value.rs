@@ -55,6 +55,23 @@ impl Bind for f64 {
     }
 }
 
+/// Where a version of a row lies: good for as long as the transaction holds its lock and does not change it.
+#[derive(Clone, Copy)]
+pub struct Tid(pub(super) pg_sys::ItemPointerData);
+
+impl Bind for Tid {
+    const OID: Oid = pg_sys::TIDOID;
+    const ARRAY_OID: Oid = pg_sys::TIDARRAYOID;
+    fn datum(&self) -> Datum {
+        // SAFETY: as many bytes as the value has, in the current memory context.
+        unsafe {
+            let copy: *mut pg_sys::ItemPointerData = pg_sys::palloc(size_of::<pg_sys::ItemPointerData>()).cast();
+            *copy = self.0;
+            Datum::from(copy)
+        }
+    }
+}
+
 impl Bind for Jsonb {
     const OID: Oid = pg_sys::JSONBOID;
     const ARRAY_OID: Oid = pg_sys::JSONBARRAYOID;

@@ -1,12 +1,14 @@
 //! Handing out steps: mark claimable rows (`claimable`) as claimed, and gather what a worker needs.
-use super::claimable::{self, Found, Source};
+use super::claimable::{self, Source};
 use super::columns::{STEPS_BY_KEY, steps as column};
+use super::found::Found;
 use super::graph_cache::CachedTemplate;
 use super::report::{self, Report, Verdict};
 use super::scope;
 use crate::engine::receipt::{self, Receipt};
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
+use crate::pg::catalog;
 use crate::pg::guc;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::lookup::{Key, Sees};
@@ -14,8 +16,8 @@ use crate::pg::per_row::{PerRow, cells, per_row};
 use crate::pg::random;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
-use crate::pg::value::param;
-use std::collections::{BTreeMap, HashSet};
+use crate::pg::value::{Tid, param};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 
 /// One step in the hands of a worker.
@@ -59,21 +61,30 @@ pub struct Request<'a> {
 }
 
 macro_rules! take {
-    ($set:literal, $names:literal, $params:literal) => {
+    ($set:literal, $names:literal, $params:literal, $worker:literal) => {
         per_row!(
             concat!("task_id, step_id, claim_token, lease_expires_at", $names),
             concat!("$1, $2, $3, $4", $params),
             concat!(
                 "UPDATE stepwise.steps s SET state = 'in_progress', claim_token = i.claim_token, \
-                     visible_at = i.lease_expires_at, worker = $5",
+                     visible_at = i.lease_expires_at, worker = ",
+                $worker,
                 $set,
                 " FROM i WHERE s.task_id = i.task_id AND s.step_id = i.step_id"
             )
         )
     };
 }
-static TAKE: PerRow = take!("", "", "");
-static TAKE_LIMITED: PerRow = take!(", limited = i.limited", ", limited", ", $6");
+// Rows that were locked where they lie. The key is asked too: a row that is not the one that was found is not taken.
+static TAKE_IN_PLACE: PerRow = per_row!(
+    "task_id, step_id, claim_token, lease_expires_at, tid",
+    "$1, $2, $3, $4, $5",
+    "UPDATE stepwise.steps s SET state = 'in_progress', claim_token = i.claim_token, \
+         visible_at = i.lease_expires_at, worker = $6 \
+     FROM i WHERE s.ctid = i.tid AND s.task_id = i.task_id AND s.step_id = i.step_id"
+);
+static TAKE: PerRow = take!("", "", "", "$5");
+static TAKE_LIMITED: PerRow = take!(", limited = i.limited", ", limited", ", $5", "$6");
 
 /// What a claim hands out.
 pub struct Claimed {
@@ -84,6 +95,8 @@ pub struct Claimed {
 
 /// Claims up to `max_steps` steps for a worker, by priority, then age.
 pub fn claim(request: &Request) -> Claimed {
+    // A claim of nothing runs no statement that would say so.
+    catalog::refuse_read_only(c"a claim of steps");
     let now = time::now();
     let steps = spi::session(|spi| {
         let found = claimable::find(spi, request.source, request.max_steps, now);
@@ -127,6 +140,8 @@ fn take(spi: &Session, request: &Request, found: Vec<Found>, now: Timestamp) -> 
     let limited: HashSet<(i64, i32)> =
         found.iter().filter(|row| row.limited).map(|row| (row.task_id, row.step_id)).collect();
     let pending_tasks = found.iter().filter(|row| row.task_is_pending).map(|row| row.task_id).collect();
+    let places: HashMap<(i64, i32), Tid> =
+        found.iter().filter_map(|row| Some(((row.task_id, row.step_id), row.tid?))).collect();
     let mut steps: Vec<ClaimedStep> = found
         .into_iter()
         .map(|row| {
@@ -146,12 +161,19 @@ fn take(spi: &Session, request: &Request, found: Vec<Found>, now: Timestamp) -> 
             }
         })
         .collect();
-    mark(spi, request.worker, &steps, pending_tasks, &limited);
+    mark(spi, request.worker, &steps, pending_tasks, &limited, &places);
     gather_dependencies(&mut steps);
     steps
 }
 
-fn mark(spi: &Session, worker: &str, steps: &[ClaimedStep], pending_tasks: Vec<i64>, limited: &HashSet<(i64, i32)>) {
+fn mark(
+    spi: &Session,
+    worker: &str,
+    steps: &[ClaimedStep],
+    pending_tasks: Vec<i64>,
+    limited: &HashSet<(i64, i32)>,
+    places: &HashMap<(i64, i32), Tid>,
+) {
     let mut rows: Vec<(i64, i32, i64, Timestamp)> = steps
         .iter()
         .filter_map(|step| {
@@ -164,14 +186,21 @@ fn mark(spi: &Session, worker: &str, steps: &[ClaimedStep], pending_tasks: Vec<i
     let step_ids: Vec<i32> = rows.iter().map(|row| row.1).collect();
     let tokens: Vec<i64> = rows.iter().map(|row| row.2).collect();
     let leases: Vec<Timestamp> = rows.iter().map(|row| row.3).collect();
-    let mut params = vec![cells(&task_ids), cells(&step_ids), cells(&tokens), cells(&leases), param(worker)];
-    let statement = if limited.is_empty() {
-        &TAKE
-    } else {
-        params.push(cells(&rows.iter().map(|row| limited.contains(&(row.0, row.1))).collect::<Vec<bool>>()));
+    let mut columns = vec![cells(&task_ids), cells(&step_ids), cells(&tokens), cells(&leases)];
+    let tids: Vec<Tid> = rows.iter().filter_map(|row| places.get(&(row.0, row.1)).copied()).collect();
+    let statement = if !limited.is_empty() {
+        columns.push(cells(&rows.iter().map(|row| limited.contains(&(row.0, row.1))).collect::<Vec<bool>>()));
         &TAKE_LIMITED
+    } else if tids.len() == rows.len() {
+        columns.push(cells(&tids));
+        &TAKE_IN_PLACE
+    } else {
+        &TAKE
     };
-    scope::claiming(pending_tasks, || statement.run(spi, rows.len(), &params));
+    let taken = scope::claiming(pending_tasks, || statement.run(spi, &columns, &[param(worker)])).count;
+    if taken != rows.len() {
+        spi::internal_error("a claim, which missed a row that it had locked,", taken as i32, "UPDATE stepwise.steps");
+    }
 }
 
 /// What the parents of the steps returned. They are final: a step is claimable only once its parents have settled.

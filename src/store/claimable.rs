@@ -1,21 +1,22 @@
 //! Which steps a claim may take: locked rows that are visible now, by priority, then age, each with its places under the
 //! limits that it is under. What time has decided about the rows met on the way (`settle`) is done here too.
-use super::access::{self, of_namespaces};
-use super::graph_cache::{self, CachedTemplate};
+use super::access::{self, Restriction, of_namespaces};
+use super::columns::steps as step;
+use super::found::Found;
 use super::limits::{self, Owner};
 use super::of_task;
+use super::queue::{self, Range};
 use super::settle;
 use crate::engine::explain::Limit;
-use crate::engine::rule::StepKind;
 use crate::engine::state::StepState;
-use crate::engine::time::Timestamp;
-use crate::engine::transition::attempt_left;
+use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
-use crate::pg::jsonb::Jsonb;
-use crate::pg::spi::{Cursor, Row, Session, Statement};
+use crate::pg::queue_index::Range as Part;
+use crate::pg::spi::{Cursor, Session, Statement};
+use crate::pg::trigger::SlotRow;
 use crate::pg::value::{Param, optional, param};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::rc::Rc;
+use std::time::Instant;
 
 /// The columns of a claimable row, locked where nobody else has locked it.
 macro_rules! claimable {
@@ -66,31 +67,15 @@ macro_rules! in_range {
     };
 }
 
-/// The highest priority that has visible steps, per queue that is not paused and has a place left, or one that is held by
-/// a step whose lease is over.
-macro_rules! top_priorities {
-    ($filter:literal) => {
-        concat!(
-            "SELECT q.queue_id, (SELECT s.priority FROM stepwise.steps s \
-                 WHERE s.queue_id = q.queue_id AND s.visible_at IS NOT NULL ORDER BY s.priority DESC LIMIT 1), \
-                 q.max_in_flight \
-             FROM stepwise.queues q WHERE NOT q.paused AND (q.max_in_flight = 0 OR EXISTS ( \
-                 SELECT FROM stepwise.slots b WHERE b.kind = 'queue' AND b.owner_id = q.queue_id AND b.key = '' \
-                     AND (b.task_id IS NULL AND b.number <= q.max_in_flight OR EXISTS (SELECT FROM stepwise.steps h \
-                         WHERE h.task_id = b.task_id AND h.step_id = b.step_id AND h.visible_at <= $1))))",
-            $filter
-        )
-    };
-}
-static TOP_OF_ALL: Statement = Statement::write(top_priorities!(""));
-static TOP_OF_NAMED: Statement = Statement::write(top_priorities!(" AND q.name = ANY ($2)"));
-static NEXT_PRIORITY: Statement = Statement::write(
-    "SELECT s.priority FROM stepwise.steps s \
-     WHERE s.queue_id = $1 AND s.priority < $2 AND s.visible_at IS NOT NULL ORDER BY s.priority DESC LIMIT 1",
+// Limited queues that have a place left, or one that is held by a step whose lease is over.
+static WITH_PLACE: Statement = Statement::write(
+    "SELECT q.queue_id FROM unnest($2, $3) AS q (queue_id, max_in_flight) WHERE EXISTS ( \
+         SELECT FROM stepwise.slots b WHERE b.kind = 'queue' AND b.owner_id = q.queue_id AND b.key = '' \
+             AND (b.task_id IS NULL AND b.number <= q.max_in_flight OR EXISTS (SELECT FROM stepwise.steps h \
+                 WHERE h.task_id = b.task_id AND h.step_id = b.step_id AND h.visible_at <= $1)))",
 );
 
-// Of one queue: rows are locked as they are fetched.
-static RANGE: Statement = Statement::scan(claimable!("stepwise.steps s", in_range!()));
+// What takes no condition is read without a statement (`queue`). Of one queue: rows are locked as they are fetched.
 static RANGE_WITH_PLACE: Statement =
     Statement::scan(claimable!("stepwise.steps s", concat!(in_range!(), has_place!())));
 static RANGE_IN_DATABASE: Statement =
@@ -109,20 +94,16 @@ macro_rules! peek_with_task {
     };
 }
 // The same for a caller who is restricted to namespaces. A filter on the row: the index knows none.
-static RANGE_OF: Statement =
-    Statement::scan(claimable!("stepwise.steps s", concat!(in_range!(), of_namespaces!("s", "$4"))));
 static RANGE_OF_WITH_PLACE: Statement =
     Statement::scan(claimable!("stepwise.steps s", concat!(in_range!(), of_namespaces!("s", "$4"), has_place!())));
 static RANGE_OF_IN_DATABASE: Statement = Statement::scan(claimable!(
     "stepwise.steps s",
     concat!(in_range!(), of_namespaces!("s", "$5"), has_place!(), in_database!(), of_role!())
 ));
-static PEEK_OF: Statement = Statement::scan(peek!(concat!("WHERE ", in_range!(), of_namespaces!("s", "$4"))));
 static PEEK_OF_WITH_PLACE: Statement =
     Statement::scan(peek_with_task!(concat!(of_namespaces!("s", "$4"), has_place!())));
 static PEEK_OF_IN_DATABASE: Statement =
     Statement::scan(peek_with_task!(concat!(of_namespaces!("s", "$5"), has_place!(), in_database!(), of_role!())));
-static PEEK: Statement = Statement::scan(peek!(concat!("WHERE ", in_range!())));
 static PEEK_WITH_PLACE: Statement = Statement::scan(peek_with_task!(has_place!()));
 static PEEK_IN_DATABASE: Statement =
     Statement::scan(peek_with_task!(concat!(has_place!(), in_database!(), of_role!())));
@@ -130,17 +111,6 @@ static LOCK: Statement = Statement::write(claimable!(
     "unnest($1, $2) AS i (task_id, step_id) \
      JOIN stepwise.steps s ON s.task_id = i.task_id AND s.step_id = i.step_id",
     "s.visible_at <= $3"
-));
-
-// What most claims need, in one statement: the highest priority of one queue, unless it is paused or limited.
-static TOP_RANGE: Statement = Statement::scan(claimable!(
-    "stepwise.steps s",
-    "s.queue_id = (SELECT q.queue_id FROM stepwise.queues q \
-         WHERE q.name = $1 AND NOT q.paused AND q.max_in_flight = 0) \
-     AND s.priority = (SELECT p.priority FROM stepwise.steps p \
-         WHERE p.queue_id = (SELECT q.queue_id FROM stepwise.queues q WHERE q.name = $1) \
-             AND p.visible_at IS NOT NULL ORDER BY p.priority DESC LIMIT 1) \
-     AND s.visible_at <= $2"
 ));
 
 /// Where a claim looks.
@@ -154,67 +124,7 @@ pub enum Source<'a> {
     Task(i64),
 }
 
-/// A locked row that is visible now.
-pub struct Found {
-    pub task_id: i64,
-    pub step_id: i32,
-    pub template: Rc<CachedTemplate>,
-    pub attempts: i32,
-    pub inputs: Option<Jsonb>,
-    pub context: Option<Jsonb>,
-    pub traceparent: Option<String>,
-    pub task_is_pending: bool,
-    /// It has taken places under limits.
-    pub limited: bool,
-    pub(super) state: StepState,
-    pub(super) queue_id: i64,
-    pub(super) priority: i16,
-    pub(super) deadline: Option<Timestamp>,
-    pub(super) concurrency_key: Option<String>,
-}
-
 type Key = (i64, i32);
-
-impl Found {
-    fn read(row: &Row) -> Found {
-        Found {
-            task_id: row.want(1),
-            step_id: row.want(2),
-            template: graph_cache::template_of_row(row.want(3)),
-            state: StepState::parse(&row.want::<String>(4)).unwrap_or(StepState::Cancelled),
-            attempts: row.want(5),
-            inputs: row.keep(6),
-            context: row.keep(7),
-            task_is_pending: row.want(8),
-            queue_id: row.want(9),
-            priority: row.want(10),
-            deadline: row.get(11),
-            concurrency_key: row.get(12),
-            traceparent: row.get(13),
-            limited: false,
-        }
-    }
-
-    fn key(&self) -> Key {
-        (self.task_id, self.step_id)
-    }
-
-    fn waits(&self) -> bool {
-        self.template.step(self.step_id).is_some_and(|step| step.rule.kind == StepKind::Wait)
-    }
-
-    fn is_overdue(&self, now: Timestamp) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= now)
-    }
-
-    /// Whether it can be handed out, limits aside.
-    fn is_usable(&self, now: Timestamp) -> bool {
-        self.template
-            .step(self.step_id)
-            .is_some_and(|step| step.rule.kind == StepKind::Work && attempt_left(self.attempts, &step.rule))
-            && !self.is_overdue(now)
-    }
-}
 
 /// Rows that cannot be handed out which one claim deals with at most, so that it stays short after all workers have
 /// died.
@@ -228,13 +138,15 @@ pub fn find(spi: &Session, source: Source, max_steps: usize, now: Timestamp) -> 
         Source::InDatabase { role, .. } => optional(role),
         _ => optional(None::<&str>),
     };
+    let only = access::restriction();
     let mut search = Search {
         spi,
         now,
         most: max_steps,
         in_database: matches!(source, Source::InDatabase { .. }),
         role,
-        namespaces: access::restriction().map(|only| only.names()),
+        namespaces: only.as_ref().map(Restriction::names),
+        only,
         max_in_flight: HashMap::new(),
         found: Vec::new(),
         ended: 0,
@@ -242,7 +154,6 @@ pub fn find(spi: &Session, source: Source, max_steps: usize, now: Timestamp) -> 
     };
     match source {
         Source::Task(task_id) => search.of_task(task_id),
-        Source::Queues(Some([queue])) if search.namespaces.is_none() => search.of_queue(queue),
         Source::Queues(queues) | Source::InDatabase { queues, .. } => search.of_queues(queues),
     }
     search.found
@@ -254,7 +165,9 @@ struct Search<'a> {
     most: usize,
     in_database: bool,
     role: Param,
-    /// `None`: all of them.
+    /// `None`: all namespaces.
+    only: Option<Restriction>,
+    /// Those of `only`, for statements.
     namespaces: Option<Param>,
     /// The queues met that are limited.
     max_in_flight: HashMap<i64, i32>,
@@ -264,9 +177,6 @@ struct Search<'a> {
     /// Rows that are locked, but whose limits were reached.
     blocked: HashSet<Key>,
 }
-
-/// A queue and a priority.
-type Range = (i64, i16);
 
 impl Search<'_> {
     fn wanted(&self) -> usize {
@@ -287,37 +197,28 @@ impl Search<'_> {
         }
     }
 
-    fn of_queue(&mut self, queue: &str) {
-        let cursor = TOP_RANGE.open(self.spi, &[param(queue), param(self.now)]);
-        let batch = self.fetch(&cursor);
-        drop(cursor);
-        let Some(range) = batch.first().map(|row| (row.queue_id, row.priority)) else {
-            return self.of_queues(Some(&[queue.to_owned()]));
-        };
-        if self.accept(batch) {
-            self.look_again(&[range]);
+    fn of_queues(&mut self, queues: Option<&[String]>) {
+        let mut ranges: Vec<Range> = Vec::new();
+        let index = queue::index();
+        for queue in queue::open(self.spi, queues) {
+            let Some(range) = queue::next_due(&index, queue.queue_id, None, self.now) else { continue };
+            if queue.max_in_flight > 0 {
+                self.max_in_flight.insert(queue.queue_id, queue.max_in_flight);
+            }
+            ranges.push(range);
         }
-        if !self.is_done() {
-            // Rows found here are locked by this very transaction and would be found again: go on below them.
-            let ranges = self.next_priority(range).into_iter().collect();
-            self.of_ranges(ranges);
+        drop(index);
+        if !self.max_in_flight.is_empty() {
+            let with_place = self.with_place();
+            ranges.retain(|range| !self.max_in_flight.contains_key(&range.0) || with_place.contains(&range.0));
         }
+        self.of_ranges(ranges);
     }
 
-    fn of_queues(&mut self, queues: Option<&[String]>) {
-        let rows = match queues {
-            Some(queues) => TOP_OF_NAMED.run(self.spi, &[param(self.now), array(queues)]),
-            None => TOP_OF_ALL.run(self.spi, &[param(self.now)]),
-        };
-        let mut ranges: Vec<Range> = Vec::new();
-        for row in rows.iter() {
-            ranges.extend(row.get(2).map(|priority| (row.want(1), priority)));
-            if row.want::<i32>(3) > 0 {
-                self.max_in_flight.insert(row.want(1), row.want(3));
-            }
-        }
-        drop(rows);
-        self.of_ranges(ranges);
+    fn with_place(&self) -> HashSet<i64> {
+        let (ids, most): (Vec<i64>, Vec<i32>) = self.max_in_flight.iter().map(|(id, most)| (*id, *most)).unzip();
+        let rows = WITH_PLACE.run(self.spi, &[param(self.now), array(&ids), array(&most)]);
+        rows.iter().map(|row| row.want(1)).collect()
     }
 
     /// Goes through ranges, the highest priority first, and on to lower ones of the same queues.
@@ -326,19 +227,82 @@ impl Search<'_> {
             let Some(priority) = ranges.iter().map(|range| range.1).max() else { break };
             let (mut now_due, mut rest): (Vec<_>, Vec<_>) = ranges.into_iter().partition(|range| range.1 == priority);
             now_due.sort_unstable();
-            let (one, several) = match (self.in_database, self.namespaces) {
-                (true, None) => (&RANGE_IN_DATABASE, &PEEK_IN_DATABASE),
-                (false, None) => (&RANGE, &PEEK),
-                (true, Some(_)) => (&RANGE_OF_IN_DATABASE, &PEEK_OF_IN_DATABASE),
-                (false, Some(_)) => (&RANGE_OF, &PEEK_OF),
+            let limited = if self.in_database {
+                let (one, several) = match self.namespaces {
+                    None => (&RANGE_IN_DATABASE, &PEEK_IN_DATABASE),
+                    Some(_) => (&RANGE_OF_IN_DATABASE, &PEEK_OF_IN_DATABASE),
+                };
+                self.take(&now_due, one, several)
+            } else {
+                let batch = self.read_in_order(&now_due);
+                self.accept(batch)
             };
-            if self.take(&now_due, one, several) {
+            if limited {
                 self.look_again(&now_due);
             }
             if !self.is_done() {
-                rest.extend(now_due.into_iter().filter_map(|range| self.next_priority(range)));
+                let index = queue::index();
+                let next = |(queue_id, priority)| queue::next_due(&index, queue_id, Some(priority), self.now);
+                rest.extend(now_due.into_iter().filter_map(next));
             }
             ranges = rest;
+        }
+    }
+
+    /// Locks the oldest rows of several ranges of one priority, straight from the index.
+    fn read_in_order(&self, ranges: &[Range]) -> Vec<Found> {
+        let starts: Vec<Option<Timestamp>> = ranges.iter().map(|&range| queue::start_of(range)).collect();
+        let part = |place: usize, from, to| Part { queue_id: ranges[place].0, priority: ranges[place].1, from, to };
+        let from_marks = |(place, start): (usize, &Option<Timestamp>)| {
+            part(place, start.unwrap_or(Timestamp::NEG_INFINITY), self.now)
+        };
+        let mut batch = Vec::new();
+        let parts: Vec<Part> = starts.iter().enumerate().map(from_marks).collect();
+        self.read_parts(&parts, &mut batch, &starts);
+        let older = |(place, start): (usize, &Option<Timestamp>)| {
+            start.map(|start| part(place, Timestamp::NEG_INFINITY, start.plus(Span(-1))))
+        };
+        let parts: Vec<Part> = starts.iter().enumerate().filter_map(older).collect();
+        if !parts.is_empty() && self.usable(&batch) < self.wanted() {
+            self.read_parts(&parts, &mut batch, &[]);
+        }
+        batch
+    }
+
+    fn usable(&self, batch: &[Found]) -> usize {
+        batch.iter().filter(|row| row.is_usable(self.now)).count()
+    }
+
+    /// Adds locked rows of these parts, the oldest first, until as many as are wanted can be handed out.
+    fn read_parts(&self, parts: &[Part], batch: &mut Vec<Found>, starts: &[Option<Timestamp>]) {
+        let started = Instant::now();
+        let index = queue::index();
+        let mut reading = index.read(parts);
+        let time = |row: &SlotRow| row.get(step::VISIBLE_AT);
+        let is_claimable = |row: &SlotRow| {
+            let (queue_id, priority) = (row.want::<i64>(step::QUEUE_ID), row.want::<i16>(step::PRIORITY));
+            row.get::<Timestamp>(step::VISIBLE_AT).is_some_and(|visible_at| visible_at <= self.now)
+                && parts.iter().any(|part| part.queue_id == queue_id && part.priority == priority)
+                && !self.is_mine((row.want(step::TASK_ID), row.want(step::STEP_ID)))
+                && self.only.as_ref().is_none_or(|only| only.has_template(row.want(step::TEMPLATE_ID)))
+        };
+        let (wanted, mut usable, mut more) = (self.wanted(), self.usable(batch), true);
+        while more && usable < wanted && batch.len() < wanted + MAX_ENDED {
+            let mut rows = Vec::with_capacity(wanted - usable);
+            while more && rows.len() < wanted - usable {
+                let row = reading.lock_next(time, is_claimable, Found::of_step);
+                more = row.is_some();
+                rows.extend(row);
+            }
+            let rows = Found::with_tasks(rows);
+            usable += self.usable(&rows);
+            batch.extend(rows);
+        }
+        for (place, part) in parts.iter().enumerate() {
+            let (passed, first) = reading.passed(place);
+            let from_mark = starts.get(place).is_some_and(Option::is_some);
+            let first = if starts.is_empty() { first.or(Some(part.to)) } else { first };
+            queue::learn((part.queue_id, part.priority), passed, first, (!from_mark).then(|| started.elapsed()));
         }
     }
 
@@ -382,11 +346,6 @@ impl Search<'_> {
                 self.accept(batch)
             }
         }
-    }
-
-    fn next_priority(&self, below: Range) -> Option<Range> {
-        let rows = NEXT_PRIORITY.run(self.spi, &[param(below.0), param(below.1)]);
-        rows.first().map(|row| (below.0, row.want(1)))
     }
 
     /// Reads rows of one range in order until as many as are wanted can be handed out.
@@ -440,7 +399,7 @@ impl Search<'_> {
     fn read(&self, rows: &crate::pg::spi::Rows, batch: &mut Vec<Found>) -> usize {
         let before = batch.len();
         batch.extend(rows.iter().map(|row| Found::read(&row)).filter(|row| !self.is_mine(row.key())));
-        batch[before..].iter().filter(|row| row.is_usable(self.now)).count()
+        self.usable(&batch[before..])
     }
 
     /// Settles what time has decided about these rows and keeps those that can be handed out; whether limits kept some

@@ -2,9 +2,12 @@
 //! natively. A test compares them with the catalog. Later columns are appended, never inserted.
 
 use crate::pg::lookup::Keyed;
+use std::ffi::CStr;
 
 /// `steps` by task and step. A reader may not read all of its columns.
 pub const STEPS_BY_KEY: Keyed = Keyed { table: c"steps", column: Some(steps::STATE as i16) };
+/// The queue of claimable steps: queue, priority, time.
+pub const STEPS_QUEUE: (&CStr, &CStr) = (c"steps", c"steps_queue_idx");
 pub const TASKS_BY_KEY: Keyed = Keyed { table: c"tasks", column: None };
 pub const TEMPLATES_BY_KEY: Keyed = Keyed { table: c"templates", column: None };
 pub const NAMESPACES_BY_KEY: Keyed = Keyed { table: c"namespaces", column: None };
@@ -46,8 +49,10 @@ pub mod steps {
 
 pub mod queues {
     columns! {
+        QUEUE_ID "queue_id" 1
         MAX_IN_FLIGHT "max_in_flight" 3
         PAUSED "paused" 4
+        NAME "name" 5
     }
 }
 

@@ -231,7 +231,7 @@ fn settle_children(spi: &Session, wave: &[StepChange], now: Timestamp) -> Vec<St
     }
     let mut changed = scope::propagating(|| {
         let columns = [cells(&task_ids), cells(&step_ids), cells(&settled), cells(&visible_at), cells(&retry_limits)];
-        SETTLE_CHILDREN.run(spi, count, &columns);
+        SETTLE_CHILDREN.run(spi, &columns, &[]);
     });
     keep_backoffs(spi, &mut changed, now);
     if !skipped_parent.is_empty() {
@@ -322,7 +322,6 @@ fn count_on_tasks(spi: &Session, tasks: BTreeMap<i64, Delta>, cause: Cause) {
     scope::writing(cause, || {
         COUNT_ON_TASKS.run(
             spi,
-            task_ids.len(),
             &[
                 cells(&task_ids),
                 column(|delta| delta.live),
@@ -331,6 +330,7 @@ fn count_on_tasks(spi: &Session, tasks: BTreeMap<i64, Delta>, cause: Cause) {
                 column(|delta| delta.cancelled),
                 cells(&started),
             ],
+            &[],
         );
     });
 }

@@ -143,18 +143,17 @@ fn store(spi: &Session, reports: &[Report], receipts: &[Option<Receipt>], order:
         Verdict::Fail { retry_after_seconds, .. } => *retry_after_seconds,
         Verdict::Complete { .. } => None,
     });
-    let params = [
+    let columns = [
         cells(&task_ids),
         cells(&step_ids),
         cells(&tokens),
         cells(&states),
-        optional_cells(results.collect()),
-        optional_cells(errors.collect()),
-        optional_cells(retryable.collect()),
-        optional_cells(retry_after.collect()),
-        param(time::now()),
+        optional_cells(results),
+        optional_cells(errors),
+        optional_cells(retryable),
+        optional_cells(retry_after),
     ];
-    let rows = scope::writing(Cause::default(), || REPORT.run(spi, chosen.len(), &params));
+    let rows = scope::writing(Cause::default(), || REPORT.run(spi, &columns, &[param(time::now())]));
     rows.iter().map(|row| (row.want(1), row.want(2), row.want(3))).collect()
 }
 

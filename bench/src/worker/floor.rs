@@ -1,5 +1,5 @@
 //! The worker of the floor.
-use super::{RESULT, Worker};
+use super::Worker;
 use crate::Result;
 use crate::wire::Json;
 use postgres::{Client, Statement};
@@ -13,10 +13,10 @@ pub struct Floor {
 }
 
 impl Floor {
-    pub fn new(mut client: Client, batch: usize, claim: &str) -> Result<Self> {
+    pub fn new(mut client: Client, batch: usize, result: &'static str, claim: &str) -> Result<Self> {
         let claim = client.prepare(claim)?;
         let complete = client.prepare(include_str!("../../floor/complete.sql"))?;
-        Ok(Self { client, claim, complete, batch: batch as i64, results: vec![Json(RESULT); batch] })
+        Ok(Self { client, claim, complete, batch: batch as i64, results: vec![Json(result); batch] })
     }
 }
 

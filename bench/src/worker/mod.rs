@@ -46,22 +46,29 @@ impl System {
         }
     }
 
-    pub fn worker(self, lab: &Lab, settings: &[Setting], batch: usize) -> Result<Box<dyn Worker>> {
+    /// `result`: what every step returns.
+    pub fn worker(
+        self,
+        lab: &Lab,
+        settings: &[Setting],
+        batch: usize,
+        result: &'static str,
+    ) -> Result<Box<dyn Worker>> {
         let client = lab.connect(settings)?;
         Ok(match self {
-            System::Separate => Box::new(stepwise::Separate::new(client, batch)?),
-            System::ReportAndClaim => Box::new(stepwise::ReportAndClaim::new(client, batch)?),
+            System::Separate => Box::new(stepwise::Separate::new(client, batch, result)?),
+            System::ReportAndClaim => Box::new(stepwise::ReportAndClaim::new(client, batch, result)?),
             System::RunTask => Box::new(inside::RunTask::new(client)?),
             System::RunSteps => Box::new(inside::RunSteps::new(client)?),
-            System::Floor => Box::new(floor::Floor::new(client, batch, include_str!("../../floor/claim.sql"))?),
+            System::Floor => Box::new(floor::Floor::new(client, batch, result, include_str!("../../floor/claim.sql"))?),
             System::FloorFull => {
-                Box::new(floor::Floor::new(client, batch, include_str!("../../floor/claim_full.sql"))?)
+                Box::new(floor::Floor::new(client, batch, result, include_str!("../../floor/claim_full.sql"))?)
             }
         })
     }
 }
 
-pub trait Worker {
+pub trait Worker: Send {
     /// Claims up to a batch of steps and reports what it holds; returns how many it claimed. 0: nothing is left, and
     /// nothing is held.
     fn turn(&mut self) -> Result<usize>;

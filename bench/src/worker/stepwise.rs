@@ -1,5 +1,5 @@
 //! Workers of the extension.
-use super::{RESULT, Worker};
+use super::Worker;
 use crate::Result;
 use crate::wire::{Json, Uuid};
 use postgres::{Client, Row, Statement};
@@ -27,11 +27,11 @@ pub struct Separate {
 }
 
 impl Separate {
-    pub fn new(mut client: Client, batch: usize) -> Result<Self> {
+    pub fn new(mut client: Client, batch: usize, result: &'static str) -> Result<Self> {
         let claim =
             client.prepare(&format!("SELECT {COLUMNS} FROM stepwise.claim_steps('w1', max_steps => $1::integer)"))?;
         let complete = client.prepare("SELECT outcome FROM stepwise.complete_steps($1::uuid[], $2::jsonb[])")?;
-        Ok(Self { client, claim, complete, batch: batch as i32, results: vec![Json(RESULT); batch] })
+        Ok(Self { client, claim, complete, batch: batch as i32, results: vec![Json(result); batch] })
     }
 }
 
@@ -59,12 +59,12 @@ pub struct ReportAndClaim {
 }
 
 impl ReportAndClaim {
-    pub fn new(mut client: Client, batch: usize) -> Result<Self> {
+    pub fn new(mut client: Client, batch: usize, result: &'static str) -> Result<Self> {
         let call = client.prepare(&format!(
             "SELECT outcome, {COLUMNS} FROM stepwise.report_and_claim('w1', $1::uuid[], $2::jsonb[], \
                  max_steps => $3::integer)"
         ))?;
-        Ok(Self { client, call, batch: batch as i32, held: Vec::new(), results: vec![Json(RESULT); batch] })
+        Ok(Self { client, call, batch: batch as i32, held: Vec::new(), results: vec![Json(result); batch] })
     }
 }
 

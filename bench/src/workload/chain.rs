@@ -10,8 +10,8 @@ pub const WORKLOAD: Workload =
     Workload { name: "w3", about: "one linear chain of 100 and 1 000 steps (--sizes up to 10000)", run };
 
 fn run(lab: &mut Lab, options: &Options, report: &mut Report) -> Result<()> {
-    for steps in options.sizes_or(&[100, 1000]) {
-        one_task(lab, report, "w3", &Shape::chain(steps), 1, options.rounds_or(3))?;
+    for steps in options.sizes_or(if options.full { &[100, 1000, 10_000] } else { &[100, 1000] }) {
+        one_task(lab, report, options, "w3", &Shape::chain(steps), 1)?;
     }
     Ok(())
 }

@@ -10,9 +10,9 @@ pub const WORKLOAD: Workload =
     Workload { name: "w2", about: "fan-out and join in one task of 100 and 1 000 steps (--sizes up to 100000)", run };
 
 fn run(lab: &mut Lab, options: &Options, report: &mut Report) -> Result<()> {
-    for steps in options.sizes_or(&[100, 1000]) {
+    for steps in options.sizes_or(if options.full { &[100, 1000, 10_000, 100_000] } else { &[100, 1000] }) {
         for batch in options.batches_or(&[100]) {
-            one_task(lab, report, "w2", &Shape::fan(steps), batch, options.rounds_or(3))?;
+            one_task(lab, report, options, "w2", &Shape::fan(steps), batch)?;
         }
     }
     Ok(())

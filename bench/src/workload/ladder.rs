@@ -37,8 +37,8 @@ pub struct Contender {
     pub settings: &'static [Setting],
 }
 
-const SEPARATE: &str = "claim_steps, complete_steps";
-const COMBINED: &str = "report_and_claim";
+pub const SEPARATE: &str = "claim_steps, complete_steps";
+pub const COMBINED: &str = "report_and_claim";
 /// As Postgres plans it.
 pub const FLOOR: &str = "floor";
 pub const PINNED: &str = "pinned floor";
@@ -80,7 +80,7 @@ fn run(lab: &mut Lab, options: &Options, report: &mut Report) -> Result<()> {
         }
         if wants("on") {
             let tasks = if batch == 1 { tasks.div_ceil(5) } else { tasks };
-            report.add(measure(lab, DURABLE_COMMITS, "synchronous_commit=on", tasks, batch, options.rounds_or(3))?);
+            report.add(measure(lab, options, DURABLE_COMMITS, "synchronous_commit=on", tasks, batch)?);
         }
     }
     Ok(())
@@ -88,8 +88,9 @@ fn run(lab: &mut Lab, options: &Options, report: &mut Report) -> Result<()> {
 
 /// The main case, with its targets and with what a call takes.
 fn asynchronous(lab: &mut Lab, options: &Options, tasks: usize, batch: usize) -> Result<Case> {
-    let mut case = measure(lab, MAIN, "synchronous_commit=off, notify=off", tasks, batch, options.rounds_or(3))?;
-    for (contender, line) in MAIN.iter().zip(&mut case.lines) {
+    let mut case = measure(lab, options, MAIN, "synchronous_commit=off, notify=off", tasks, batch)?;
+    let wanted = MAIN.iter().filter(|contender| options.wants_contender(contender.name));
+    for (contender, line) in wanted.zip(&mut case.lines) {
         let Contender { system, settings, .. } = contender;
         line.figures.extend(statements::per_call(lab, *system, settings, &Shape::ladder10(), tasks, batch)?);
         line.target = target(batch).filter(|_| system.schema() == "stepwise");
@@ -99,14 +100,16 @@ fn asynchronous(lab: &mut Lab, options: &Options, tasks: usize, batch: usize) ->
 
 fn measure(
     lab: &mut Lab,
+    options: &Options,
     contenders: &'static [Contender],
     conditions: &str,
     tasks: usize,
     batch: usize,
-    rounds: usize,
 ) -> Result<Case> {
+    let rounds = options.rounds_or(3);
+    let contenders: Vec<&Contender> = contenders.iter().filter(|it| options.wants_contender(it.name)).collect();
     let names: Vec<&str> = contenders.iter().map(|contender| contender.name).collect();
-    let samples = in_turn(rounds, contenders, |contender| {
+    let samples = in_turn(rounds, &contenders, |contender| {
         drain::run(lab, contender.system, contender.settings, &Shape::ladder10(), tasks, batch)
     })?;
     let title = format!("ladder10, batch {batch}, {conditions}; {tasks} tasks, {rounds} rounds");

@@ -7,7 +7,7 @@ use crate::lab::{Lab, Setting};
 use crate::options::Options;
 use crate::report::{Case, Report};
 use crate::shape::Shape;
-use crate::worker::System;
+use crate::worker::{RESULT, System};
 use std::time::{Duration, Instant};
 
 pub const WORKLOAD: Workload =
@@ -95,7 +95,7 @@ fn target(subject: &str, tasks: &Tasks) -> Option<f64> {
 fn prepare(lab: &mut Lab, tasks: &Tasks) -> Result<Vec<i64>> {
     let (shape, count) = (Shape::layered(tasks.steps), tasks.count * tasks.stride);
     drain::fill(lab, "stepwise", &shape, count)?;
-    let mut worker = System::Separate.worker(lab, &[("stepwise.notify", "off")], 5)?;
+    let mut worker = System::Separate.worker(lab, &[("stepwise.notify", "off")], 5, RESULT)?;
     let mut done = 0;
     while done * 2 < shape.len() * count {
         done += worker.turn()?;
