@@ -1,5 +1,6 @@
 //! Tests inside a server: datums on their way in and out, SQLSTATEs, column numbers. What a client sees is tested in
 //! tests/pg_regress, rules in pgrx-tests/tests/engine_*.
+#![allow(clippy::unwrap_used, reason = "a test fails by a panic")]
 use pgrx::prelude::*;
 
 #[pg_schema]

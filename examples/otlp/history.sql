@@ -24,10 +24,10 @@ WITH change AS (
     FROM change AS c
 )
 SELECT d.event_id, d.step_id, d.from_state, d.to_state, d.attempt, d.worker, d.actor, d.metadata,
-       d.at AT TIME ZONE 'UTC' AS at, greatest(d.backoff_until, d.at) AT TIME ZONE 'UTC' AS backoff_until,
+       d.at AT TIME ZONE 'UTC' AS at, d.backoff_until AT TIME ZONE 'UTC' AS backoff_until,
        CASE WHEN d.to_state = 'in_progress' AND d.step_id IS NOT NULL THEN coalesce(
            -- The change before: the end of its backoff, or its own time (released, reset, lease expired).
-           (SELECT coalesce(p.backoff_until, p.at) FROM due AS p WHERE p.event_id = d.previous),
+           (SELECT greatest(p.backoff_until, p.at) FROM due AS p WHERE p.event_id = d.previous),
            -- The first claim: when its last parent had settled, or the task was made; then its delay.
            (SELECT max(p.at) FROM due AS p WHERE p.step_id = ANY (d.parents)
                 AND p.to_state IN ('complete', 'resolved_manually', 'skipped')) + d.delay,

@@ -143,7 +143,7 @@ def of_attempt(task, step, claim, end, ids):
         else:
             whole["events"].append(event("exception", end.at, {"exception.type": kind, "exception.message": message}))
         if end.backoff_until is not None:
-            seconds = (end.backoff_until - end.at).total_seconds()
+            seconds = max((end.backoff_until - end.at).total_seconds(), 0.0)
             whole["events"].append(event("backoff", end.at, {"pg_stepwise.backoff.seconds": seconds}))
     return [whole, wait, run]
 

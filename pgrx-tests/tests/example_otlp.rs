@@ -104,7 +104,7 @@ fn eventful(client: &mut Client) -> i64 {
     advance(client, 5);
     let fail = "SELECT stepwise.fail_step($1::text::uuid, $2::text::jsonb, retry_after => '30 seconds')";
     client.execute(fail, &[&held.receipt, &r#"{"type": "Busy", "message": "no box"}"#]).unwrap();
-    // Ready 30 s after the claim; claimed 10 s after that, and never reported.
+    // Ready 30 s after the failure; claimed 5 s after that, and never reported.
     advance(client, 40);
     claim(client, "two", 1).unwrap();
     advance(client, 1000);
@@ -181,9 +181,9 @@ fn an_ended_task_is_spans_of_its_trace() {
             (wait.seconds(), run.seconds())
         })
         .collect();
-    assert_eq!(lengths, [(0, 5), (10, 960), (0, 0), (0, 0), (7, 0)]);
+    assert_eq!(lengths, [(0, 5), (5, 960), (0, 0), (0, 0), (7, 0)]);
     let backoff = &attempts[0].0["events"][1];
-    assert_eq!(backoff["attributes"]["pg_stepwise.backoff.seconds"].as_f64().unwrap().round(), 25.0);
+    assert_eq!(backoff["attributes"]["pg_stepwise.backoff.seconds"].as_f64().unwrap().round(), 30.0);
     assert_eq!(attempts[1].attribute("messaging.client.id"), "two");
     assert_eq!(attempts[4].attribute("messaging.message.id"), &json!(format!("{task_id}/2/1")));
 }
