@@ -30,7 +30,7 @@ usage: make bench ARGS=\"...\"     (or: .ci/bench ...)
   --sizes LIST      steps per task, by comma (w2, w3, w5)
   --tasks N         tasks per run (w1: 2000, a quarter of that at batch 1; w10: 5000)
   --rounds N        times that every contender runs (default 3)
-  --commit on|off   only the cases with this synchronous_commit (w1; default: both)
+  --commit on|off   only the cases with this synchronous_commit (w1, w12; default: both)
   --json FILE       write the results to FILE too
   --assert          exit with 1 if a bound that does not depend on the machine's speed fails
   --help            this text

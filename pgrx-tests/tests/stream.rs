@@ -204,7 +204,7 @@ fn next_xid(client: &mut Client) -> i64 {
 #[test]
 fn a_restored_subscription_goes_on_where_it_was() {
     let (from, lower, higher) = (Server::start(), Server::start(), Server::start());
-    let database = from.database("from");
+    let database = from.database("origin");
     let mut client = database.connect();
     burn_transaction_ids(&mut client, 20_000);
     templates::register(&mut client, &templates::chain("two", &["a", "b"]));
@@ -226,7 +226,7 @@ fn a_restored_subscription_goes_on_where_it_was() {
     let dumped = told(&mut client, position);
     let (expected, last) = (dumped.len() - 1, dumped[dumped.len() - 1]);
     for (server, burnt) in [(&lower, 0), (&higher, 40_000)] {
-        let to = server.empty_database("to");
+        let to = server.empty_database("restored");
         let mut client = to.connect();
         burn_transaction_ids(&mut client, burnt);
         let mut psql = program("psql");
@@ -261,12 +261,12 @@ fn a_restored_subscription_goes_on_where_it_was() {
 #[test]
 fn a_standby_is_given_what_is_safe_on_the_primary() {
     let server = Server::start();
-    let database = server.database("primary");
+    let database = server.database("events");
     let mut primary = database.connect();
     templates::register(&mut primary, &templates::chain("two", &["a", "b"]));
     primary.execute("SELECT stepwise.create_subscription('reader')", &[]).unwrap();
     let standby = server.standby();
-    let mut reader = standby.connect("primary");
+    let mut reader = standby.connect("events");
     // An early id is drawn, and nothing of its transaction has reached the standby.
     let mut slow = database.connect();
     slow.batch_execute("BEGIN; SELECT stepwise.create_task('two')").unwrap();

@@ -2,6 +2,7 @@
 mod chain;
 mod create;
 mod drive;
+mod events;
 mod fan;
 mod ladder;
 mod readiness;
@@ -20,8 +21,15 @@ pub struct Workload {
     pub run: fn(&mut Lab, &Options, &mut Report) -> Result<()>,
 }
 
-pub const ALL: &[Workload] =
-    &[ladder::WORKLOAD, fan::WORKLOAD, chain::WORKLOAD, readiness::WORKLOAD, create::WORKLOAD, drive::WORKLOAD];
+pub const ALL: &[Workload] = &[
+    ladder::WORKLOAD,
+    fan::WORKLOAD,
+    chain::WORKLOAD,
+    readiness::WORKLOAD,
+    create::WORKLOAD,
+    events::WORKLOAD,
+    drive::WORKLOAD,
+];
 
 /// The main contenders, on one task of each shape: what W2 and W3 differ in.
 fn one_task(
