@@ -10,7 +10,7 @@ use crate::engine::stream::{Known, look};
 use crate::engine::subscription::{Filter, Origin};
 use crate::engine::time::Timestamp;
 use crate::pg::jsonb::Jsonb;
-use crate::pg::lookup::{Key, Sees};
+use crate::pg::lookup::{Key, Sees, with_fresh_snapshot};
 use crate::pg::snapshot;
 use crate::pg::spi::{self, Row, Rows, Session, Statement};
 use crate::pg::value::param;
@@ -58,7 +58,9 @@ pub fn read(name: &str, most: usize, alone: bool, mut put: impl FnMut(Event)) ->
             let Some((subscription, filter)) = found else { return Ok(()) };
             let (safe_event, left) = look(subscription.known, now);
             let mut reader = Reader { spi, filter, most, given: 0, passed: subscription.position, in_vain: 0 };
-            reader.run(subscription.position, safe_event, &mut put);
+            // What the subscription's row says may be younger than the moment: a row that was locked is the latest. So must be
+            // what the events are read with.
+            with_fresh_snapshot(|| reader.run(subscription.position, safe_event, &mut put));
             let passed = reader.passed - subscription.position;
             let keeps = passed >= WORTH_KEEPING || passed > 0 && reader.given == 0;
             if left.is_some() || keeps {
