@@ -44,7 +44,7 @@ usage: make bench ARGS=\"...\"     (or: .ci/bench ...)
   --minutes N       how long w13 takes
   --full            all workloads, at their full sizes: some hours
   --rounds N        times that every contender runs (default 3)
-  --commit on|off   only the cases with this synchronous_commit (w1; default: both)
+  --commit on|off   only the cases with this synchronous_commit (w1, w12; default: both)
   --only TEXT       only the contenders whose names contain TEXT (w1 to w3), to profile one
   --json FILE       write the results to FILE too
   --assert          exit with 1 if a bound that does not depend on the machine's speed fails

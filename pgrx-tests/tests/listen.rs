@@ -3,6 +3,7 @@
 mod cluster;
 
 use cluster::{Server, count, one, templates, wait};
+use pg_stepwise_cluster_tests::engine::event;
 use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator;
 use serde_json::{Value, json};
@@ -40,6 +41,18 @@ fn events(heard: &[Heard], channel: &str) -> Vec<String> {
     on(heard, channel)
         .map(|payload| serde_json::from_str::<Value>(payload).unwrap()["event"].as_str().unwrap().to_owned())
         .collect()
+}
+
+/// The schema of docs/, as a program that receives payloads would use it.
+fn schema() -> jsonschema::Validator {
+    let text = include_str!("../../docs/event.schema.json");
+    jsonschema::validator_for(&serde_json::from_str(text).unwrap()).expect("a JSON Schema")
+}
+
+#[track_caller]
+fn assert_valid(schema: &jsonschema::Validator, payload: &Value) {
+    let errors: Vec<String> = schema.iter_errors(payload).map(|error| error.to_string()).collect();
+    assert!(errors.is_empty(), "{payload}: {errors:?}");
 }
 
 /// One task of one step: fails for now, is claimed again, completes.
@@ -101,11 +114,81 @@ fn payloads_have_the_documented_keys_and_agree_with_the_history() {
     }
 }
 
+/// Everything that can be announced.
+fn cause_every_event(client: &mut Client) {
+    templates::register(client, &templates::chain("two", &["a", "b"]));
+    client.execute("SELECT stepwise.create_tasks('two', array_fill('{}'::jsonb, ARRAY[4]))", &[]).unwrap();
+    for sql in [
+        // The first task: a failure, a backoff that is set, changed and ended, a failure for good, a reset, the end by an
+        // operator.
+        "SELECT stepwise.fail_step(receipt) FROM stepwise.claim_steps('w', NULL, 1)",
+        "SELECT stepwise.set_backoff(1, 'a', '1 hour')",
+        "SELECT stepwise.release_backoff(1)",
+        "SELECT stepwise.cancel_step(2, 'b')",
+        "SELECT stepwise.resolve_step(3, 'a', '{}')",
+        "UPDATE stepwise.steps SET state = 'skipped' WHERE task_id = 3 AND step_id = 2",
+        "UPDATE stepwise.tasks SET state = 'resolved_manually' WHERE task_id = 4",
+        "SELECT stepwise.complete_step(receipt) FROM stepwise.claim_steps('w', NULL, 10) WHERE task_id = 2",
+        "SELECT stepwise.fail_step(receipt, retryable => false) FROM stepwise.claim_steps('w', NULL, 1)",
+        "UPDATE stepwise.steps SET state = 'error', retryable = false WHERE task_id = 1 AND state = 'in_progress'",
+        "SELECT stepwise.reset_step(1, 'a')",
+        "SELECT stepwise.release_step(receipt) FROM stepwise.claim_steps('w', NULL, 1)",
+        "SELECT stepwise.complete_step(receipt) FROM stepwise.claim_steps('w', NULL, 1)",
+        "SELECT stepwise.cancel_task(1)",
+    ] {
+        client.execute(sql, &[]).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+}
+
+#[test]
+fn every_payload_meets_the_schema_and_the_stream_tells_the_same() {
+    let server = Server::start();
+    let database = server.database("listen_schema");
+    let (mut listener, mut client) = (listener(&database), database.connect());
+    client.execute("SELECT stepwise.create_subscription('all')", &[]).unwrap();
+    cause_every_event(&mut client);
+    let heard = hear(&mut listener, &mut client);
+    let payloads: Vec<Value> = heard
+        .iter()
+        .filter(|(channel, _)| channel != "stepwise_ready")
+        .map(|(channel, payload)| {
+            let payload: Value = serde_json::from_str(payload).unwrap();
+            assert!(payload["event"].as_str().unwrap().starts_with(&channel["stepwise_".len()..]), "{channel}");
+            payload
+        })
+        .collect();
+    let schema = schema();
+    for payload in &payloads {
+        assert_valid(&schema, payload);
+        // Nothing that the schema does not speak of, and nothing that it could do without.
+        for key in payload.as_object().unwrap().keys() {
+            let mut without = payload.clone();
+            without.as_object_mut().unwrap().remove(key);
+            assert!(!schema.is_valid(&without), "{key} is not asked for in {payload}");
+        }
+    }
+    let told: std::collections::BTreeSet<&str> =
+        payloads.iter().map(|payload| payload["event"].as_str().unwrap()).collect();
+    let all = event::TASK_EVENTS.iter().chain(&event::STEP_EVENTS).copied().collect();
+    assert_eq!(told, all, "every event was caused");
+
+    let sql = "SELECT (jsonb_build_object('event', event, 'event_id', event_id, 'task_id', task_id, \
+            'template', namespace || '/' || template || '@' || version, 'from', from_state, 'to', to_state, \
+            'at', to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')) \
+        || CASE WHEN step_id IS NULL THEN '{}' \
+            ELSE jsonb_build_object('step_id', step_id, 'step', step_name, 'attempt', attempt) END)::text \
+        FROM stepwise.read_events('all', 1000)";
+    let stream: Vec<Value> =
+        client.query(sql, &[]).unwrap().iter().map(|row| serde_json::from_str(row.get(0)).unwrap()).collect();
+    assert_eq!(payloads, stream);
+}
+
 #[test]
 fn payloads_with_the_longest_names_are_whole_and_under_the_limit() {
     let server = Server::start();
     let database = server.database("listen_names");
     let (mut listener, mut client) = (listener(&database), database.connect());
+    let schema = schema();
     // Four bytes in UTF-8; two bytes in JSON; six bytes in JSON.
     for widest in ['\u{10ffff}', '"', '\u{1}'] {
         let name = widest.to_string().repeat(255);
@@ -119,6 +202,7 @@ fn payloads_with_the_longest_names_are_whole_and_under_the_limit() {
         for (channel, payload) in heard.iter().filter(|(channel, _)| channel != "stepwise_ready") {
             assert!(payload.len() < 8000, "{channel}: {} bytes", payload.len());
             let payload: Value = serde_json::from_str(payload).unwrap();
+            assert_valid(&schema, &payload);
             assert_eq!(payload["template"], format!("{name}/{name}@1.0.0"));
             if channel == "stepwise_step" {
                 assert_eq!(payload["step"], name);

@@ -77,6 +77,7 @@ fn readers_work_on_a_standby_and_writers_are_refused() {
     let database = server.database("standby");
     let mut primary = database.connect();
     templates::register(&mut primary, &templates::chain("chain", &["first", "second"]));
+    primary.execute("SELECT stepwise.create_subscription('events')", &[]).unwrap();
     // The first task has failed, the second is done, the others are to be worked on.
     let tasks = templates::create(&mut primary, "chain", 5);
     let failed = claim(&mut primary, "w", 1).unwrap().remove(0);

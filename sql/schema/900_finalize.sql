@@ -282,7 +282,7 @@ COMMENT ON FUNCTION stepwise.retry_task IS
 COMMENT ON FUNCTION stepwise.release_backoff IS
     'Ends every backoff of a task now, not a start that was asked for later. Returns how many. Errors: P0002 for no such task, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.purge_tasks IS
-    'Removes at most max_tasks (1 to 100000) tasks, with their steps and history, that ended longer ago than older_than, in the order of their ids. states: which; a task in error may still be taken back to work, so name it to have it removed. Returns how many. Errors: 22023 for an argument out of range, 22004 for NULL';
+    'Removes at most max_tasks (1 to 100000) tasks, with their steps and history, that ended longer ago than older_than, in the order of their ids; not one with an event that a subscription has not acknowledged. states: which; a task in error may still be taken back to work, so name it to have it removed. Returns how many. Errors: 22023 for an argument out of range, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.create_subscription IS
     'Makes a durable reader of the events; returns its position. filter: NULL for all events, or an object with some of event (names, or step.* and task.*), namespace, template, queue (of a step), each a text or an array of texts; an event must fit every key. start_from: now (changes made from here on), start (all history there is), or the event_id after which to begin. Errors: 23505 for a name that is taken, 22023 for a bad name, filter or start, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.drop_subscription IS

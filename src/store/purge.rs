@@ -4,6 +4,7 @@ use super::scope::{self, Cause};
 use super::subscriptions;
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
+use crate::pg::catalog;
 use crate::pg::spi::{self, Statement};
 use crate::pg::time;
 use crate::pg::value::param;
@@ -47,6 +48,8 @@ static DELETE_TASKS: Statement = Statement::write("DELETE FROM stepwise.tasks WH
 
 /// Removes at most `most` tasks in one of `states` that ended longer ago than `older_than`; returns how many.
 pub fn purge(older_than: Span, most: i32, states: &[&str]) -> i32 {
+    // Where nothing may go it would write nothing.
+    catalog::refuse_on_standby(c"stepwise.purge_tasks()");
     let before: Timestamp = time::now().plus(Span(older_than.0.saturating_neg()));
     spi::session(|spi| {
         let acknowledged = subscriptions::acknowledged_by_all(spi);

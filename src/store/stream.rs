@@ -10,7 +10,7 @@ use crate::engine::stream::{Known, look};
 use crate::engine::subscription::{Filter, Origin};
 use crate::engine::time::Timestamp;
 use crate::pg::jsonb::Jsonb;
-use crate::pg::lookup::{Key, Sees};
+use crate::pg::lookup::{Key, Sees, with_fresh_snapshot};
 use crate::pg::snapshot;
 use crate::pg::spi::{self, Row, Rows, Session, Statement};
 use crate::pg::value::param;
@@ -57,17 +57,17 @@ pub fn read(name: &str, most: usize, alone: bool, mut put: impl FnMut(Event)) ->
             let found = if alone { subscriptions::claim(spi, name)? } else { Some(subscriptions::find(spi, name)?) };
             let Some((subscription, filter)) = found else { return Ok(()) };
             let (safe_event, left) = look(subscription.known, now);
-            let mut reader = Reader { spi, filter, most, given: 0, passed: subscription.position, returned: 0 };
-            let before = snapshot::buffers_touched();
-            reader.run(subscription.position, safe_event, &mut put);
-            let in_vain = snapshot::buffers_touched() - before - reader.returned;
+            let mut reader = Reader { spi, filter, most, given: 0, passed: subscription.position, in_vain: 0 };
+            // What the subscription's row says may be younger than the moment: a row that was locked is the latest. So must be
+            // what the events are read with.
+            with_fresh_snapshot(|| reader.run(subscription.position, safe_event, &mut put));
             let passed = reader.passed - subscription.position;
             let keeps = passed >= WORTH_KEEPING || passed > 0 && reader.given == 0;
             if left.is_some() || keeps {
                 let known = left.unwrap_or(Known { safe_event, ..subscription.known });
                 subscriptions::leave(spi, &[Subscription { position: reader.passed, known, ..subscription }]);
             }
-            if in_vain > PATIENCE {
+            if reader.in_vain > PATIENCE {
                 summarize(spi);
             }
             Ok(())
@@ -91,8 +91,8 @@ struct Reader<'a> {
     given: usize,
     /// The last event before the first that was given: the filter wants none up to it.
     passed: i64,
-    /// Rows of history that were read.
-    returned: i64,
+    /// Pages of history and its index that were read beyond those of the rows found.
+    in_vain: i64,
 }
 
 impl Reader<'_> {
@@ -102,12 +102,13 @@ impl Reader<'_> {
         let mut width = (self.most as i64).clamp(LEAST_WINDOW, MOST_WINDOW);
         while low < end {
             let high = low.saturating_add(width).min(end);
+            let before = snapshot::buffers_touched();
             let rows = WINDOW.run(self.spi, &[param(low), param(high)]);
+            self.in_vain += (snapshot::buffers_touched() - before - rows.count as i64).max(0);
             if rows.count == 0 {
                 low = self.skip(high, end);
                 continue;
             }
-            self.returned += rows.count as i64;
             if self.give(&rows, put) {
                 return;
             }

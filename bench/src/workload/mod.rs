@@ -5,6 +5,7 @@ mod chain;
 mod create;
 mod crowd;
 mod drive;
+mod events;
 mod fan;
 mod graph;
 mod idle;
@@ -43,6 +44,7 @@ pub const ALL: &[Workload] = &[
     storm::WORKLOAD,
     create::WORKLOAD,
     payload::WORKLOAD,
+    events::WORKLOAD,
     soak::WORKLOAD,
     drive::WORKLOAD,
 ];

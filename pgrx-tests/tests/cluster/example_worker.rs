@@ -39,16 +39,25 @@ pub fn python(script: &str) -> Command {
 }
 
 impl Language {
-    fn command(self) -> Command {
-        let (variable, script) = match self {
-            Language::Python => ("PG_STEPWISE_PYTHON", "python/worker.py"),
-            Language::Node => ("PG_STEPWISE_NODE", "node/worker.js"),
-            Language::Ruby => ("PG_STEPWISE_RUBY", "ruby/worker.rb"),
+    fn worker(self) -> &'static str {
+        match self {
+            Language::Python => "workers/python/worker.py",
+            Language::Node => "workers/node/worker.js",
+            Language::Ruby => "workers/ruby/worker.rb",
+        }
+    }
+
+    /// Runs a file of `examples`.
+    fn command(self, script: &str) -> Command {
+        let variable = match self {
+            Language::Python => "PG_STEPWISE_PYTHON",
+            Language::Node => "PG_STEPWISE_NODE",
+            Language::Ruby => "PG_STEPWISE_RUBY",
         };
         let mut command = Command::new("setpriv");
         // A test that is killed takes its workers with it.
         command.arg("--pdeathsig=KILL").arg(program(variable));
-        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/workers").join(script));
+        command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(script));
         command.env_clear().envs([("HOME", "/"), ("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8")]);
         if let Language::Node = self {
             command.env("NODE_PATH", program("PG_STEPWISE_NODE_PATH"));
@@ -66,15 +75,29 @@ pub struct ExampleWorker {
 impl ExampleWorker {
     /// `options` as on its command line; its role is the one that `schema.sql` makes.
     pub fn start(language: Language, database: &Database, name: &str, options: &str) -> ExampleWorker {
+        let arguments: Vec<&str> = ["--name", name].into_iter().chain(options.split_whitespace()).collect();
+        let mut worker = ExampleWorker::script(language, language.worker(), database, "order_worker", &arguments);
+        worker.name = name.to_owned();
+        worker
+    }
+
+    /// Another program of `examples`, by its path there.
+    pub fn script(
+        language: Language,
+        script: &str,
+        database: &Database,
+        role: &str,
+        arguments: &[&str],
+    ) -> ExampleWorker {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let log = env::temp_dir().join(format!("pgsw-{}-worker-{number}.log", std::process::id()));
-        let mut command = language.command();
-        command.args(["--name", name]).args(options.split_whitespace());
-        command.env("PGHOST", &database.socket).env("PGUSER", "order_worker").env("PGDATABASE", &database.name);
+        let mut command = language.command(script);
+        command.args(arguments);
+        command.env("PGHOST", &database.socket).env("PGUSER", role).env("PGDATABASE", &database.name);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log).expect("the log can be written"));
         let process = command.spawn().expect("setpriv starts");
-        ExampleWorker { name: name.to_owned(), process, log }
+        ExampleWorker { name: script.to_owned(), process, log }
     }
 
     /// The first answer of `ask`; fails at once, and not at the deadline, where the worker has ended by itself.
