@@ -32,10 +32,12 @@ fn put_to_work(client: &mut Client) {
              SELECT stepwise.fail_step(receipt) FROM stepwise.claim_steps('unlucky', '{other}', 5);
              SELECT stepwise.fail_step(receipt, retryable => false) FROM stepwise.claim_steps('hopeless', '{test}', 5);
              SELECT stepwise.claim_steps('busy', max_steps => 5);
-             SELECT stepwise.claim_steps('dead', max_steps => 2, lease => '1 us');
+             SELECT stepwise.claim_steps('dead', max_steps => 2, lease => '100 ms');
              SELECT stepwise.pause_queue('other')",
         )
         .unwrap();
+    let lost = "stepwise.live_steps WHERE condition = 'lease_expired'";
+    wait::until("the leases of the dead worker are over", || (count(client, lost) == 2).then_some(()));
 }
 
 /// Adds tasks of ten steps that have ended.
