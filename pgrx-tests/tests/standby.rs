@@ -9,6 +9,9 @@ use postgres::Client;
 fn value(function: &str, argument: &str, receipt: &str) -> String {
     let text = match argument {
         "task_id" | "step_id" | "attempts" | "max" | "position" | "event_id" | "max_in_flight" => "1",
+        "names" | "label_values" => "{a}",
+        "since" => "2026-01-01",
+        "otherwise" => "1 hour",
         "first_task" => "1",
         "last_task" => "2",
         "task_ids" => "{1,2}",

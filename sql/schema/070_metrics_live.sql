@@ -1,7 +1,7 @@
 -- What happens now: views over the steps that can still move and the tasks that they belong to. Nothing here looks at
 -- what has ended: a live step is in steps_queue_idx, an open task has one, and a task that wants an operator is in
--- tasks_failed_idx. So none of it grows with the history. LATERAL … OFFSET 0 is one look-up by key for each row before
--- it, whatever the planner believes about the number of rows.
+-- tasks_failed_idx. So none of it grows with the history. LATERAL with OFFSET 0 is one look-up by key for each row
+-- before it, whatever the planner believes about the number of rows.
 
 -- Tasks that want an operator. These columns change when a step fails for good or a task runs out of time, never on the
 -- way of a task that goes well, whose updates stay HOT.

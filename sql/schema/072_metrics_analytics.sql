@@ -1,8 +1,8 @@
 -- The state of the whole in one row, and what has taken longest.
 --
--- Totals of what has ended are nowhere kept: a counter that every task changes would make tasks wait for each other. They
--- are counted from at most 2000 pages of stepwise.tasks: all of it where it is no larger, so that they are exact; else
--- always the same pages, as a share of the whole. What is open or has failed is counted exactly, whatever the size.
+-- Totals of what has ended are nowhere kept: a counter that every task changes would make tasks wait for each other.
+-- They are counted from at most some 2000 pages of stepwise.tasks: all of it where it is no larger, so that they are
+-- exact; else always the same pages, as a share of the whole. What is open or has failed is counted exactly, whatever the size.
 
 CREATE FUNCTION stepwise.get_system_health_counts()
 RETURNS TABLE (total_tasks bigint, pending_tasks bigint, in_progress_tasks bigint, complete_tasks bigint,
@@ -89,7 +89,7 @@ BEGIN
         SELECT count(*), count(*) FILTER (WHERE k.state = 'complete'), count(*) FILTER (WHERE k.state = 'error'),
                avg(extract(epoch FROM k.finished_at - k.created_at)) FILTER (WHERE k.state = 'complete')
         FROM stepwise.transitions AS h
-        JOIN stepwise.tasks AS k ON k.task_id = h.task_id
+        CROSS JOIN LATERAL (SELECT x.* FROM stepwise.tasks AS x WHERE x.task_id = h.task_id OFFSET 0) AS k
         WHERE h.at >= begins AND h.step_id IS NULL AND h.from_state IS NULL
     ) AS t (created, completed, failed, seconds)
     CROSS JOIN (
@@ -119,7 +119,7 @@ BEGIN
            k.total_steps::bigint, k.completed_steps::bigint, k.failed_steps::bigint, k.created_at, k.finished_at,
            k.requested_by
     FROM stepwise.transitions AS h
-    JOIN stepwise.tasks AS k ON k.task_id = h.task_id
+    CROSS JOIN LATERAL (SELECT x.* FROM stepwise.tasks AS x WHERE x.task_id = h.task_id OFFSET 0) AS k
     JOIN stepwise.templates AS t ON t.template_id = k.template_id
     JOIN stepwise.namespaces AS n ON n.namespace_id = t.namespace_id
     -- A task that was taken back to work has ended more than once; its last end has the time of its row.
@@ -150,7 +150,7 @@ BEGIN
     SELECT h.task_id, h.step_id, e.name, t.name, n.name, t.version, round(extract(epoch FROM h.at - h.claimed_at), 3),
            h.attempt, k.created_at, h.at, e.retryable, h.to_state
     FROM stepwise.transitions AS h
-    JOIN stepwise.tasks AS k ON k.task_id = h.task_id
+    CROSS JOIN LATERAL (SELECT x.* FROM stepwise.tasks AS x WHERE x.task_id = h.task_id OFFSET 0) AS k
     JOIN stepwise.template_steps AS e
         ON e.template_id = k.template_id AND e.step_id = h.step_id AND e.kind = 'work'
     JOIN stepwise.templates AS t ON t.template_id = k.template_id

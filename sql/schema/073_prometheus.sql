@@ -115,7 +115,7 @@ BEGIN
     FROM (
         SELECT k.template_id, CASE WHEN h.from_state IS NULL THEN 'created' ELSE h.to_state END, count(*)
         FROM stepwise.transitions AS h
-        JOIN stepwise.tasks AS k ON k.task_id = h.task_id
+        CROSS JOIN LATERAL (SELECT x.* FROM stepwise.tasks AS x WHERE x.task_id = h.task_id OFFSET 0) AS k
         WHERE h.at >= begins AND h.step_id IS NULL
             AND (h.from_state IS NULL OR h.to_state IN ('complete', 'error', 'cancelled', 'resolved_manually'))
         GROUP BY 1, 2

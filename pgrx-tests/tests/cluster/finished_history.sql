@@ -1,9 +1,9 @@
--- A history of tasks that have ended, as workers would have left it, written directly: current_setting('history.tasks')
--- tasks of template 1, ten steps in a chain, one task each 0.1 s, the last one an hour ago.
+-- A history of tasks that have ended, as workers would have left it, written directly: history.tasks tasks of template 1,
+-- from the id history.first on, ten steps in a chain, one task each 0.1 s, the last one an hour ago.
 BEGIN;
 SET LOCAL session_replication_role = replica;
 CREATE TEMPORARY TABLE made ON COMMIT DROP AS
-SELECT n::bigint AS task_id,
+SELECT current_setting('history.first')::bigint + n - 1 AS task_id,
        stepwise.now() - interval '1 hour' - (current_setting('history.tasks')::integer - n) * interval '0.1 s' AS start
 FROM generate_series(1, current_setting('history.tasks')::integer) AS n;
 INSERT INTO stepwise.tasks (task_id, template_id, created_at, started_at, finished_at, live_steps, total_steps,
@@ -38,5 +38,5 @@ FROM (
     -- Nearly in the order of time, as it would have been.
     ORDER BY m.task_id / 100, e.after
 ) AS h;
-SELECT setval('stepwise.tasks_task_id_seq', current_setting('history.tasks')::bigint);
+SELECT setval('stepwise.tasks_task_id_seq', max(task_id)) FROM stepwise.tasks;
 COMMIT;
