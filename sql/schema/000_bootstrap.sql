@@ -1,17 +1,19 @@
--- Runs first. The extension owns the schema `stepwise` alone: objects planted there beforehand could shadow its own.
+-- Runs first. The extension owns the schema `stepwise` alone: objects planted there beforehand could shadow its own. Until that
+-- is known every operator is named with its schema, too: one of (oid, regnamespace) planted there would fit better than
+-- pg_catalog's.
 DO $bootstrap$
 BEGIN
-    IF EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace = 'stepwise'::pg_catalog.regnamespace)
-        OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace = 'stepwise'::pg_catalog.regnamespace)
-        OR EXISTS (SELECT FROM pg_catalog.pg_operator WHERE oprnamespace = 'stepwise'::pg_catalog.regnamespace)
-        OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace = 'stepwise'::pg_catalog.regnamespace)
+    IF EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) 'stepwise'::pg_catalog.regnamespace)
+        OR EXISTS (SELECT FROM pg_catalog.pg_proc WHERE pronamespace OPERATOR(pg_catalog.=) 'stepwise'::pg_catalog.regnamespace)
+        OR EXISTS (SELECT FROM pg_catalog.pg_operator WHERE oprnamespace OPERATOR(pg_catalog.=) 'stepwise'::pg_catalog.regnamespace)
+        OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) 'stepwise'::pg_catalog.regnamespace)
     THEN
         RAISE EXCEPTION USING ERRCODE = '55000', MESSAGE = 'schema "stepwise" is not empty',
             HINT = 'Drop or rename the schema "stepwise", then run CREATE EXTENSION pg_stepwise again.';
     END IF;
     -- Whoever owns the schema could add objects to it later.
     IF NOT EXISTS (
-        SELECT FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS r ON r.oid = n.nspowner
+        SELECT FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS r ON r.oid OPERATOR(pg_catalog.=) n.nspowner
         WHERE n.oid OPERATOR(pg_catalog.=) 'stepwise'::pg_catalog.regnamespace
             AND r.rolname OPERATOR(pg_catalog.=) CURRENT_USER
     ) THEN

@@ -3,6 +3,7 @@
 use crate::engine::access::Level;
 use crate::pg::error::{ArgumentError, Outcome, finish};
 use crate::pg::lookup::Sees;
+use crate::pg::role;
 use crate::store::access::{Restriction, restriction_at};
 use pgrx::prelude::*;
 
@@ -20,6 +21,7 @@ fn may(level: &str, test: impl FnOnce(&Restriction) -> bool) -> bool {
 
 #[pg_extern(stable, parallel_safe, strict)]
 fn may_use_all(level: &str) -> bool {
+    role::catch_up();
     may(level, |_| false)
 }
 

@@ -26,8 +26,15 @@ unsafe extern "C-unwind" fn table_changed(_arg: Datum, table: Oid) {
     }
 }
 
+/// Takes what other sessions have committed into account, as the next lock would.
+#[inline]
+pub fn catch_up() {
+    // SAFETY: what every lock of a relation does first.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+}
+
 /// A number that is another one after roles, memberships, the rights on the schema or a watched table have changed: what
-/// was looked up under it counts as long as it stays. Other sessions' changes arrive with the next lock or statement.
+/// was looked up under it counts as long as it stays. Other sessions' changes arrive with the next lock or [`catch_up`].
 #[inline]
 pub fn generation() -> u64 {
     REGISTERED.with(|registered| {

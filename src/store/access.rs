@@ -65,6 +65,7 @@ impl Drop for Entry {
 /// where Postgres itself has changed roles, the session's may be a mightier one that knows nothing of the call.
 pub fn command<R>(level: Level, body: impl FnOnce() -> R) -> R {
     let caller = role::current();
+    role::catch_up();
     let rights = rights_of(caller);
     COMMANDS.with_borrow_mut(|commands| commands.push(Command { caller, rights, level }));
     let _entry = Entry;
@@ -148,19 +149,26 @@ static USES_OF_QUEUE: Statement = Statement::read(concat!(
     "))"
 ));
 
-/// What the command that is under way is restricted to; `None`: nothing, or no command is.
+/// What the command that is under way is restricted to or, where none is, what the current role is as a reader. `None`:
+/// nothing.
 pub fn restriction() -> Option<Restriction> {
-    COMMANDS.with_borrow(|commands| {
-        commands.last().and_then(|command| Restriction::of(Rc::clone(&command.rights), command.level))
-    })
+    let of_command = |command: &Command| Restriction::of(Rc::clone(&command.rights), command.level);
+    let in_command = COMMANDS.with_borrow(|commands| commands.last().map(of_command));
+    in_command.unwrap_or_else(|| restriction_now(Level::Reader))
 }
 
-/// What the current role is restricted to at a level.
+/// What the current role is restricted to at a level, by what is committed now.
+pub fn restriction_now(level: Level) -> Option<Restriction> {
+    role::catch_up();
+    restriction_at(level)
+}
+
+/// The same for a row of a statement that has asked.
 pub fn restriction_at(level: Level) -> Option<Restriction> {
     Restriction::of(rights_of(role::current()), level)
 }
 
-/// Whether the command that is under way may use a template. For whatever is read as the owner on a caller's behalf.
+/// Whether the caller may use a template: what is read as the owner on a caller's behalf asks this.
 pub fn may_use(template_id: i64) -> bool {
     restriction().is_none_or(|restriction| restriction.has_template(template_id))
 }

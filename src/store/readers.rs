@@ -1,5 +1,5 @@
 //! Readiness and context of tasks. Reads only: the caller's snapshot, no transaction id, fit for a standby.
-use super::access::{self, restriction_at};
+use super::access::{self, restriction_now};
 use super::columns::{QUEUES_BY_KEY, STEPS_BY_KEY, TASKS_BY_KEY, queues as queue, steps as step, tasks as task};
 use super::graph_cache::{self, CachedStep, CachedTemplate};
 use super::ranges::{open_queue, over_ranges};
@@ -66,7 +66,7 @@ fn tasks(task_ids: &[i64]) -> Vec<Task> {
     let ids: BTreeSet<i64> = task_ids.iter().copied().collect();
     let mut found: Vec<Task> = Vec::with_capacity(ids.len());
     let mut last: Option<(i64, Rc<CachedTemplate>)> = None;
-    let restriction = restriction_at(Level::Reader);
+    let restriction = restriction_now(Level::Reader);
     TASKS_BY_KEY.each(Sees::Caller, Key::runs(ids.into_iter()), |_, row| {
         if restriction.as_ref().is_some_and(|only| !only.has_template(row.want(task::TEMPLATE_ID))) {
             return;

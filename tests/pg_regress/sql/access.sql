@@ -96,6 +96,12 @@ CREATE SCHEMA stepwise;
 CREATE TABLE stepwise.trap ();
 CREATE EXTENSION pg_stepwise;
 DROP TABLE stepwise.trap;
+-- An operator there that the check itself would use, as it fits better than pg_catalog's, is not called.
+CREATE FUNCTION public.trap(oid, regnamespace) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'trapped'; END $$;
+CREATE OPERATOR stepwise.= (LEFTARG = oid, RIGHTARG = regnamespace, FUNCTION = public.trap);
+CREATE EXTENSION pg_stepwise;
+DROP OPERATOR stepwise.= (oid, regnamespace);
+DROP FUNCTION public.trap;
 CREATE ROLE regress_trapper;
 ALTER SCHEMA stepwise OWNER TO regress_trapper;
 CREATE EXTENSION pg_stepwise;
