@@ -110,6 +110,15 @@ impl Observer {
         met
     }
 
+    /// The kinds of change among the new rows of the history.
+    pub fn kinds_of_change(&self, seen: &Value) -> Vec<String> {
+        let kind = |row: &Value| {
+            let subject = if row[1].is_null() { "task" } else { "step" };
+            format!("{subject} {} → {}", row[2].as_str().unwrap_or("nothing"), row[3].as_str().unwrap_or(""))
+        };
+        rows(&seen["history"]).iter().map(kind).collect()
+    }
+
     /// What differs between what is seen and the model; the new becomes the last.
     pub fn compare(&mut self, seen: &Value, model: &Model) -> Result<(), String> {
         let lines = |of: &Value, line: &dyn Fn(&Value) -> (String, Value)| -> BTreeMap<String, Value> {

@@ -269,7 +269,11 @@ impl Model {
                     ("backoff_seconds", row.backoff.map(|backoff| json!(backoff))),
                     ("error", row.error.clone()),
                 ];
-                facts.into_iter().for_each(|(name, fact)| drop(fact.map(|fact| metadata[name] = fact)));
+                for (name, fact) in facts {
+                    if let Some(fact) = fact {
+                        metadata[name] = fact;
+                    }
+                }
             }
         }
         let worker = row.as_ref().and_then(|row| row.worker.clone());

@@ -1,14 +1,17 @@
 //! Walks of one session, and what is told of one that goes astray: its commands, shortened to those that matter.
 use crate::cluster::Database;
 use crate::observe;
+use crate::rules::State;
 use crate::session::Session;
 use crate::settings::{Progress, Settings};
 use crate::walk::{End, Plan, Walk};
+use std::collections::BTreeMap;
 
 const LENGTH: usize = 100;
 
 struct Checker {
     session: Session,
+    seen: BTreeMap<String, usize>,
 }
 
 /// A walk that failed: what differs, how many commands ran, and the script.
@@ -24,6 +27,9 @@ impl Checker {
             let mut walk = Walk::new(&mut self.session, plan);
             let end = walk.run(&plan.commands);
             let (operations, script) = (walk.operations, walk.script());
+            for (name, times) in std::mem::take(&mut walk.seen) {
+                *self.seen.entry(name).or_default() += times;
+            }
             walk.clean();
             match end {
                 Ok(()) => return Ok(operations),
@@ -61,7 +67,7 @@ impl Checker {
 pub fn check(database: &Database, settings: &Settings) -> Result<Done, Found> {
     let mut session = Session::new(database.connect());
     observe::prepare(&mut session.client);
-    let mut checker = Checker { session };
+    let mut checker = Checker { session, seen: BTreeMap::new() };
     let mut progress = Progress::new();
     let mut done = Done::default();
     for seed in settings.seed.. {
@@ -82,6 +88,7 @@ pub fn check(database: &Database, settings: &Settings) -> Result<Done, Found> {
         done.walks += 1;
         progress.tell(|| format!("{done}"));
     }
+    done.seen = checker.seen;
     Ok(done)
 }
 
@@ -89,6 +96,8 @@ pub fn check(database: &Database, settings: &Settings) -> Result<Done, Found> {
 pub struct Done {
     pub walks: usize,
     pub operations: usize,
+    /// How often each change of state and each answer was met.
+    pub seen: BTreeMap<String, usize>,
 }
 
 impl std::fmt::Display for Done {
@@ -114,5 +123,25 @@ impl std::fmt::Display for Found {
              to repeat it: make model SEED={}",
             self.commands, self.seed, self.seed
         )
+    }
+}
+
+/// What walks must have met, or they prove little: every legal change, and every kind of answer.
+const ANSWERS: [&str; 6] = ["accepted", "already_done", "kept", "done", "55000", "P0002"];
+/// Walks of fewer commands may miss some.
+const ENOUGH: usize = 3000;
+
+impl Done {
+    pub fn assert_all_was_met(&self) {
+        let mut wanted: Vec<String> = ANSWERS.iter().map(|answer| format!("answered {answer}")).collect();
+        for (from, to) in State::ALL.iter().flat_map(|from| State::ALL.map(|to| (*from, to))) {
+            let change = format!("{} → {}", from.name(), to.name());
+            // A reset finds nothing of its task running, so it is pending first.
+            let task = from.task_may_become(to) && to != State::Skipped && (from, to) != (State::Error, State::InProgress);
+            wanted.extend(from.step_may_become(to).then(|| format!("step {change}")));
+            wanted.extend(task.then(|| format!("task {change}")));
+        }
+        let missed: Vec<String> = wanted.into_iter().filter(|name| !self.seen.contains_key(name)).collect();
+        assert!(self.operations < ENOUGH || missed.is_empty(), "the walks have not met: {missed:?}");
     }
 }

@@ -59,6 +59,8 @@ pub struct Walk<'a> {
     /// Commands that ran.
     pub operations: usize,
     named: usize,
+    /// How often each change of state and each answer was met: walks that miss some prove little.
+    pub seen: BTreeMap<String, usize>,
 }
 
 const CLAIM_COLUMNS: &str = "json_agg(json_build_array(task_id, step_id, extract(epoch FROM lease_expires_at), \
@@ -82,11 +84,7 @@ impl<'a> Walk<'a> {
         session.forget();
         let run = |session: &mut Session, text: &str| session.run(text).unwrap_or_else(|refused| panic!("{text}: {refused:?}"));
         run(session, "SET stepwise.clock_offset = '0'");
-        let mut names = Vec::new();
-        for shape in &plan.shapes {
-            run(session, &format!("SELECT stepwise.register_template({})", quoted(&shape.definition())));
-            names.push(Rc::new(shape.clone()));
-        }
+        let shapes = plan.shapes.iter().cloned().map(Rc::new).collect();
         let all = json!({"namespace": "model", "name": "queues", "version": "1.0.0",
             "steps": QUEUES.map(|queue| json!({"name": queue, "queue": queue}))});
         run(session, &format!("SELECT stepwise.register_template({})", quoted(&all)));
@@ -95,7 +93,7 @@ impl<'a> Walk<'a> {
         model.queues = QUEUES.map(|queue| (queue.to_owned(), Queue::default())).into();
         let observer = Observer::new(&mut session.client);
         let (tasks, receipts, saved) = (Vec::new(), Vec::new(), Vec::new());
-        Walk { session, observer, model, shapes: names, tasks, receipts, saved, operations: 0, named: 0 }
+        Walk { session, observer, model, shapes, tasks, receipts, saved, operations: 0, named: 0, seen: BTreeMap::new() }
     }
 
     /// Runs all commands; then the data are sound by the extension's own word, too.
@@ -116,7 +114,7 @@ impl<'a> Walk<'a> {
 
     /// Removes the walk's tasks; the next has the queues for itself.
     pub fn clean(&mut self) {
-        let sql = "ROLLBACK; SET session_replication_role = replica; \
+        let sql = "SET client_min_messages = error; ROLLBACK; RESET client_min_messages; SET session_replication_role = replica; \
             TRUNCATE stepwise.tasks, stepwise.steps, stepwise.transitions, stepwise.slots, stepwise.injected_failures; \
             RESET session_replication_role; UPDATE stepwise.queues SET paused = false, max_in_flight = 0";
         self.session.client.batch_execute(sql).expect("a superuser may");
@@ -174,6 +172,9 @@ impl<'a> Walk<'a> {
 
     /// Holds what is seen now against the model.
     fn compare(&mut self, seen: &Value) -> Step {
+        for change in self.observer.kinds_of_change(seen) {
+            *self.seen.entry(change).or_default() += 1;
+        }
         let compared = self.observer.compare(seen, &self.model);
         if self.observer.is_too_slow(&self.model) {
             return Err(End::TooSlow);
@@ -192,6 +193,11 @@ impl<'a> Walk<'a> {
             Err(refused) => Err(refused.sqlstate.clone()),
         };
         let expected = expected.map_err(str::to_owned);
+        let word = match &got {
+            Ok(value) => value.as_str().unwrap_or("done").to_owned(),
+            Err(refusal) => refusal.clone(),
+        };
+        *self.seen.entry(format!("answered {word}")).or_default() += 1;
         if got != expected {
             return Err(End::Differs(format!("answered {got:?}, and not {expected:?}")));
         }
@@ -294,7 +300,11 @@ impl<'a> Walk<'a> {
                 ids.join(", "), contexts.join(", "), keys.join(", ")
             )
         };
-        let columns = self.sql(&sql).map_err(|refused| End::Differs(format!("refused: {refused:?}")))?;
+        // Registering again changes nothing, unless a rollback took the template away.
+        let definition = quoted(&shape.definition());
+        let registered = self.sql(&format!("SELECT stepwise.register_template({definition})"));
+        let columns = registered.and_then(|_| self.sql(&sql));
+        let columns = columns.map_err(|refused| End::Differs(format!("refused: {refused:?}")))?;
         for (task, name) in tasks.iter().zip(names) {
             let id = json_of(&columns, &name).as_i64().expect("an id");
             match self.model.task_with_key(task) {
@@ -580,7 +590,7 @@ impl<'a> Walk<'a> {
             Err(None) => {
                 self.model = before;
                 if answer.is_ok() {
-                    drop(self.model.update_step((id, step), to, false));
+                    let _ = self.model.update_step((id, step), to, false);
                 }
                 let got = answer.as_ref().err().map_or(Ok(Value::Null), |_| Err("55000"));
                 self.answered(&answer, "nothing", got)
