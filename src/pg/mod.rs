@@ -14,6 +14,7 @@ pub mod lookup;
 pub mod notify;
 pub mod numeric;
 pub mod per_row;
+pub mod planted;
 pub mod process;
 pub mod random;
 pub mod row_lock;

@@ -11,6 +11,7 @@ use crate::engine::time::Timestamp;
 use crate::engine::transition::attempt_left;
 use crate::pg::array::array;
 use crate::pg::jsonb::Jsonb;
+use crate::pg::planted::{Bug, planted};
 use crate::pg::spi::{Cursor, Row, Session, Statement};
 use crate::pg::value::{Param, optional, param};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -187,7 +188,7 @@ impl Found {
     }
 
     fn is_overdue(&self, now: Timestamp) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= now)
+        self.deadline.is_some_and(|deadline| deadline <= now) && !planted(Bug::DeadlineIgnored)
     }
 
     /// Whether it can be handed out, limits aside.
@@ -303,7 +304,9 @@ impl Search<'_> {
     /// Goes through ranges, the highest priority first, and on to lower ones of the same queues.
     fn of_ranges(&mut self, mut ranges: Vec<Range>) {
         while !self.is_done() {
-            let Some(priority) = ranges.iter().map(|range| range.1).max() else { break };
+            let priorities = || ranges.iter().map(|range| range.1);
+            let first = if planted(Bug::PriorityReversed) { priorities().min() } else { priorities().max() };
+            let Some(priority) = first else { break };
             let (mut now_due, mut rest): (Vec<_>, Vec<_>) = ranges.into_iter().partition(|range| range.1 == priority);
             now_due.sort_unstable();
             let (one, several) = match self.in_database {

@@ -1,13 +1,14 @@
 //! One row of history, and its events, for every change of state.
 use super::graph_cache;
 use super::scope::{self, Cause, StepChange};
-use crate::engine::state::TaskState;
+use crate::engine::state::{StepState, TaskState};
 use crate::engine::time::Timestamp;
 use crate::events;
 use crate::pg::array::{array, array_of_optional};
 use crate::pg::guc::{self, NotifyLevel};
 use crate::pg::heap;
 use crate::pg::jsonb::Jsonb;
+use crate::pg::planted::{Bug, planted};
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::value::{Param, optional, param};
 
@@ -108,7 +109,11 @@ pub fn record_steps(
     cause: &Cause,
     metadata: impl Fn(&StepChange) -> Option<String>,
 ) {
-    let changed: Vec<&StepChange> = changes.iter().filter(|change| change.from != change.to).collect();
+    let changed: Vec<&StepChange> = changes
+        .iter()
+        .filter(|change| change.from != change.to)
+        .filter(|change| !(change.to == StepState::Skipped && planted(Bug::SkipUnrecorded)))
+        .collect();
     if !changed.is_empty() {
         record(spi, &changed, cause, metadata);
     }

@@ -2,6 +2,7 @@
 use super::scope::{self, Cause};
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
+use crate::pg::planted::{Bug, planted};
 use crate::pg::spi::{self, Statement};
 use crate::pg::time;
 use crate::pg::value::param;
@@ -35,6 +36,7 @@ static DELETE_TASKS: Statement = Statement::write("DELETE FROM stepwise.tasks WH
 
 /// Removes at most `most` tasks in one of `states` that ended longer ago than `older_than`; returns how many.
 pub fn purge(older_than: Span, most: i32, states: &[&str]) -> i32 {
+    let older_than = if planted(Bug::PurgedYoung) { Span(0) } else { older_than };
     let before: Timestamp = time::now().plus(Span(older_than.0.saturating_neg()));
     spi::session(|spi| {
         let candidates: Vec<i64> = CANDIDATES

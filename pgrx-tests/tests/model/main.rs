@@ -1,5 +1,7 @@
 //! The model checker: a random driver of every command, and a plain model of the rules that knows what must come of it.
 //! `docs/model-checker.md` tells how to run it and how to read what it prints.
+#[cfg(feature = "planted_bugs")]
+mod bugs;
 #[path = "../cluster/mod.rs"]
 mod cluster;
 mod command;

@@ -80,6 +80,9 @@ pub fn check(database: &Database, settings: &Settings) -> Result<Done, Found> {
             Ok(operations) => done.operations += operations,
             Err(failure) => {
                 let at = done.operations + failure.operations;
+                if !settings.shorten {
+                    return Err(Found { seed, operations: at, commands: failure.operations, failure });
+                }
                 eprintln!("walk {seed} differs, and is being shortened:\n{}", failure.what);
                 let (plan, failure) = checker.shorten(plan, failure);
                 return Err(Found { seed, operations: at, commands: plan.commands.len(), failure });
@@ -90,6 +93,12 @@ pub fn check(database: &Database, settings: &Settings) -> Result<Done, Found> {
     }
     done.seen = checker.seen;
     Ok(done)
+}
+
+impl Found {
+    pub fn what(&self) -> &str {
+        &self.failure.what
+    }
 }
 
 #[derive(Default)]

@@ -26,6 +26,8 @@ struct Shared<'a> {
     /// Calls in one transaction at most. Calls that follow each other in one transaction may meet those of another one
     /// crosswise; a call alone may not.
     calls_at_once: u64,
+    /// The clock stands, so no lease and no backoff ends.
+    punctual: bool,
     /// Minutes that the clock of all sessions is ahead.
     clock: AtomicI64,
     tasks: Mutex<Vec<i64>>,
@@ -163,6 +165,7 @@ impl Worker<'_> {
             94 => Call::Purge("SELECT stepwise.purge_tasks('0', 2)".into()),
             95 => Call::Other("SELECT count(*) FROM stepwise.get_task_execution_contexts_batch(\
                 (SELECT array_agg(task_id) FROM stepwise.tasks))".into()),
+            _ if self.shared.punctual => Call::Other("SELECT stepwise.next_visible_at()".into()),
             _ => {
                 self.shared.clock.fetch_add([10, 10, 30, 100][self.random.below(4) as usize], Relaxed);
                 Call::Other("SELECT stepwise.now()".into())
@@ -336,7 +339,9 @@ fn prepare(client: &mut Client, shapes: &[Shape], random: &mut Random) -> BTreeM
 }
 
 /// One round; what it has done.
-fn round(database: &Database, seed: u64, level: &str, sessions: usize, calls_at_once: u64) -> Result<Done, String> {
+fn round(database: &Database, seed: u64, level: &str, sessions: usize) -> Result<Done, String> {
+    // Calls alone while the clock stands, calls alone, and several in one transaction.
+    let (punctual, calls_at_once) = [(true, 1), (false, 1), (false, 4)][(seed / 3 % 3) as usize];
     let mut random = Random(seed);
     let temper = Temper { deadlines: random.percent(15), ..Temper::random(&mut random) };
     let count = 1 + random.below(3);
@@ -353,6 +358,7 @@ fn round(database: &Database, seed: u64, level: &str, sessions: usize, calls_at_
         level,
         shapes: &shapes,
         calls_at_once,
+        punctual,
         clock: AtomicI64::new(0),
         tasks: Mutex::new(first.clone()),
         receipts: Mutex::new(Vec::new()),
@@ -382,10 +388,11 @@ fn round(database: &Database, seed: u64, level: &str, sessions: usize, calls_at_
     let round = Round { shapes: &shapes, limits: &limits, log: &log };
     let events = replay::check(&mut client, &round)?;
     let deadlocks = shared.deadlocks.load(Relaxed);
-    if deadlocks > 0 && calls_at_once == 1 {
+    if deadlocks > 0 && punctual {
         return Err(format!("{deadlocks} deadlocks between single calls"));
     }
-    Ok(Done { rounds: 1, calls, events, retries: shared.retries.load(Relaxed), deadlocks })
+    let late = if calls_at_once == 1 { deadlocks } else { 0 };
+    Ok(Done { rounds: 1, calls, events, retries: shared.retries.load(Relaxed), deadlocks: deadlocks - late, late })
 }
 
 #[derive(Default)]
@@ -396,15 +403,17 @@ pub struct Done {
     pub retries: usize,
     /// Of transactions with several calls.
     pub deadlocks: usize,
+    /// Of single calls while leases end.
+    pub late: usize,
 }
 
 impl std::fmt::Display for Done {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Done { rounds, calls, events, retries, deadlocks } = self;
+        let Done { rounds, calls, events, retries, deadlocks, late } = self;
         write!(
             f,
             "several sessions: {calls} calls in {rounds} rounds, {events} transitions replayed; {retries} transactions \
-             repeated after 40001, {deadlocks} of several calls after 40P01"
+             repeated after 40001, {deadlocks} of several calls and {late} of one after 40P01"
         )
     }
 }
@@ -433,9 +442,8 @@ pub fn check(database: &Database, settings: &Settings) -> Result<Done, Box<Found
             break;
         }
         let level = settings.isolation.clone().unwrap_or_else(|| LEVELS[(seed % 3) as usize].to_owned());
-        let calls_at_once = if seed / 3 % 2 == 0 { 1 } else { 4 };
         let operations = done.calls;
-        let one = round(database, seed, &level, settings.sessions, calls_at_once)
+        let one = round(database, seed, &level, settings.sessions)
             .map_err(|what| Box::new(Found { seed, level: level.clone(), operations, what }))?;
         done = Done {
             rounds: done.rounds + 1,
@@ -443,6 +451,7 @@ pub fn check(database: &Database, settings: &Settings) -> Result<Done, Box<Found
             events: done.events + one.events,
             retries: done.retries + one.retries,
             deadlocks: done.deadlocks + one.deadlocks,
+            late: done.late + one.late,
         };
         progress.tell(|| format!("{done}"));
     }

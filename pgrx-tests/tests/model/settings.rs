@@ -11,6 +11,8 @@ pub struct Settings {
     pub sessions: usize,
     /// One isolation level only.
     pub isolation: Option<String>,
+    /// Whether a failure is told by its shortest walk.
+    pub shorten: bool,
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -26,6 +28,7 @@ impl Settings {
             time: Duration::from_secs(number("PG_STEPWISE_MODEL_SECONDS").unwrap_or(20)),
             sessions: number("PG_STEPWISE_MODEL_SESSIONS").unwrap_or(4) as usize,
             isolation: env::var("PG_STEPWISE_MODEL_ISOLATION").ok().filter(|text| !text.is_empty()),
+            shorten: true,
         }
     }
 }
