@@ -325,8 +325,7 @@ fn count_on_tasks(spi: &Session, tasks: BTreeMap<i64, Delta>, cause: Cause) {
     let started: Vec<bool> = tasks.iter().map(|(_, delta)| delta.started).collect();
     let count_on_tasks = &COUNT_ON_TASKS;
     #[cfg(feature = "planted_bugs")]
-    let count_on_tasks =
-        if planted(Bug::CountersReadEarly) { &super::planted::COUNT_EARLY } else { count_on_tasks };
+    let count_on_tasks = if planted(Bug::CountersReadEarly) { &super::planted::COUNT_EARLY } else { count_on_tasks };
     scope::writing(cause, || {
         count_on_tasks.run(
             spi,

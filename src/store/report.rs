@@ -5,8 +5,8 @@ use crate::engine::receipt::{self, Receipt};
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
 use crate::pg::jsonb::Jsonb;
-use crate::pg::planted::{Bug, planted};
 use crate::pg::per_row::{PerRow, cells, optional_cells, per_row};
+use crate::pg::planted::{Bug, planted};
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
 use crate::pg::value::{Param, param};
@@ -171,7 +171,8 @@ fn classify(spi: &Session, reports: &[Report], receipts: &[Option<Receipt>], out
     for row in rows.iter() {
         let ord = row.want::<i32>(1) as usize;
         let fits = row.get::<bool>(3).unwrap_or(false) && row.want::<String>(2) == reports[ord].verdict.state();
-        outcomes[ord] = Some(if fits && !planted(Bug::RepeatForgotten) { Outcome::AlreadyDone } else { Outcome::Stale });
+        outcomes[ord] =
+            Some(if fits && !planted(Bug::RepeatForgotten) { Outcome::AlreadyDone } else { Outcome::Stale });
     }
 }
 

@@ -16,7 +16,11 @@ fn bugs() -> Vec<String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src/pg/planted.rs");
     let source = fs::read_to_string(source).expect("the source is there");
     let variants = source.split("pub enum Bug {").nth(1).and_then(|rest| rest.split('}').next()).expect("an enum");
-    variants.split(',').map(|text| text.rsplit('\n').next().unwrap_or(text).trim().to_owned()).filter(|name| !name.is_empty()).collect()
+    variants
+        .split(',')
+        .map(|text| text.rsplit('\n').next().unwrap_or(text).trim().to_owned())
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
 fn with_bug(server: &Server, bug: &str) -> Database {
@@ -45,9 +49,9 @@ fn caught(database: &Database, settings: &Settings) -> Option<Caught> {
 #[test]
 fn every_planted_bug_is_found() {
     let settings = Settings { shorten: false, ..Settings::from_environment() };
-    let server = Server::start_with(&["fsync=off", "deadlock_timeout=10ms", "max_connections=60"]);
+    let server = Server::start_with(&["fsync=off", "deadlock_timeout=10ms", "log_lock_waits=on", "max_connections=60"]);
     let unsound = caught(&with_bug(&server, "None"), &settings);
-    assert!(unsound.is_none(), "without a bug: {unsound:?}");
+    assert!(unsound.is_none(), "without a bug: {unsound:?}{}", crate::deadlocks(&server));
     println!("| Bug | Found by | After | Told as |\n|---|---|---|---|");
     println!("| none | nothing | | |");
     let mut survivors = Vec::new();

@@ -48,5 +48,7 @@ fn deadlocks(server: &Server) -> String {
     let log = server.log();
     let lines: Vec<&str> = log.lines().collect();
     let last = lines.iter().rposition(|line| line.contains("deadlock detected"));
-    last.map_or(String::new(), |last| format!("\nthe last deadlock:\n{}", lines[last.saturating_sub(40)..(last + 6).min(lines.len())].join("\n")))
+    last.map_or(String::new(), |last| {
+        format!("\nthe last deadlock:\n{}", lines[last.saturating_sub(40)..(last + 6).min(lines.len())].join("\n"))
+    })
 }

@@ -59,10 +59,21 @@ pub fn prepare(client: &mut Client) {
 impl Observer {
     pub fn new(client: &mut Client) -> Observer {
         let statement = client.prepare(OBSERVE).expect("the observation is a statement");
-        let row = client.query_one("SELECT model.us(stepwise.now()), (SELECT coalesce(max(event_id), 0) FROM stepwise.transitions)", &[]);
+        let row = client.query_one(
+            "SELECT model.us(stepwise.now()), (SELECT coalesce(max(event_id), 0) FROM stepwise.transitions)",
+            &[],
+        );
         let row = row.expect("the clock can be read");
         let (epoch, last): (i64, i64) = (row.get(0), row.get(1));
-        Observer { statement, epoch, last, now: epoch, visible: BTreeMap::new(), overfull: BTreeSet::new(), compared: 0 }
+        Observer {
+            statement,
+            epoch,
+            last,
+            now: epoch,
+            visible: BTreeMap::new(),
+            overfull: BTreeSet::new(),
+            compared: 0,
+        }
     }
 
     /// After a rollback the whole history is compared again.
@@ -124,7 +135,8 @@ impl Observer {
         let lines = |of: &Value, line: &dyn Fn(&Value) -> (String, Value)| -> BTreeMap<String, Value> {
             rows(of).iter().map(line).collect()
         };
-        let seconds = |value: &Value| value.as_i64().map(|seconds| (seconds + UNIT_SECONDS / 2).div_euclid(UNIT_SECONDS));
+        let seconds =
+            |value: &Value| value.as_i64().map(|seconds| (seconds + UNIT_SECONDS / 2).div_euclid(UNIT_SECONDS));
         let mut there = lines(&seen["tasks"], &|row| {
             let times: Vec<Value> = (7..=10).map(|column| json!(self.time(&row[column]))).collect();
             let mut rest: Vec<Value> = row.as_array().expect("a row").clone();
@@ -251,9 +263,21 @@ fn expected(model: &Model, compared: usize) -> BTreeMap<String, Value> {
         lines.insert(
             format!("task {id}"),
             json!([
-                id, task.state.name(), task.steps.len(), counters[0], counters[1], counters[2], counters[3],
-                task.created_at, task.started_at, task.finished_at, task.deadline, task.timed_out, task.priority,
-                task.key, task.context
+                id,
+                task.state.name(),
+                task.steps.len(),
+                counters[0],
+                counters[1],
+                counters[2],
+                counters[3],
+                task.created_at,
+                task.started_at,
+                task.finished_at,
+                task.deadline,
+                task.timed_out,
+                task.priority,
+                task.key,
+                task.context
             ]),
         );
         let mut context = model.context(id);
@@ -265,16 +289,34 @@ fn expected(model: &Model, compared: usize) -> BTreeMap<String, Value> {
             lines.insert(
                 format!("task {id} step {number}"),
                 json!([
-                    id, number, step.state.name(), step.attempts, waits_for, step.visible, step.receipt.is_some(),
-                    step.worker, step.backoff, step.retryable, step.attempted_at, step.failed_at, step.finished_at,
-                    step.results, step.error, step.signal, model.priority((id, number)), model.queue((id, number))
+                    id,
+                    number,
+                    step.state.name(),
+                    step.attempts,
+                    waits_for,
+                    step.visible,
+                    step.receipt.is_some(),
+                    step.worker,
+                    step.backoff,
+                    step.retryable,
+                    step.attempted_at,
+                    step.failed_at,
+                    step.finished_at,
+                    step.results,
+                    step.error,
+                    step.signal,
+                    model.priority((id, number)),
+                    model.queue((id, number))
                 ]),
             );
             let mut readiness = model.readiness((id, number));
             let rule = task.rule(number);
             for (name, value) in [
-                ("name", json!(rule.name)), ("state", json!(step.state.name())), ("attempts", json!(step.attempts)),
-                ("retry_limit", json!(rule.retry_limit)), ("backoff", json!(step.backoff)),
+                ("name", json!(rule.name)),
+                ("state", json!(step.state.name())),
+                ("attempts", json!(step.attempts)),
+                ("retry_limit", json!(rule.retry_limit)),
+                ("backoff", json!(step.backoff)),
                 ("last_attempted_at", json!(step.attempted_at)),
             ] {
                 readiness[name] = value;

@@ -133,7 +133,9 @@ fn told(past: &Past, round: &Round, id: i64) -> String {
     let mut lines = vec![past.shape.definition().to_string()];
     for Event { id, step, from, to, attempt, worker, actor, reason, at, .. } in &past.events {
         let (from, to) = (name(from), to.name());
-        lines.push(format!("{id} step {step:?} {from} → {to} attempt {attempt:?} {worker:?} {actor:?} {reason:?} at {at}"));
+        lines.push(format!(
+            "{id} step {step:?} {from} → {to} attempt {attempt:?} {worker:?} {actor:?} {reason:?} at {at}"
+        ));
     }
     let receipts: Vec<&String> = round
         .log
@@ -330,7 +332,9 @@ fn agree(client: &mut Client, id: i64, past: &Past, round: &Round) -> Result<(),
         let mut done: BTreeSet<&String> = BTreeSet::new();
         let reports = |wanted: &'static str| {
             round.log.iter().filter_map(move |entry| match entry {
-                Entry::Reported { receipt, to: state, payload, outcome } if *state == to.name() && outcome == wanted => {
+                Entry::Reported { receipt, to: state, payload, outcome }
+                    if *state == to.name() && outcome == wanted =>
+                {
                     Some((receipt, payload))
                 }
                 _ => None,

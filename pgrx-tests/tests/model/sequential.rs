@@ -70,7 +70,7 @@ pub fn check(database: &Database, settings: &Settings) -> Result<Done, Found> {
     let mut checker = Checker { session, seen: BTreeMap::new() };
     let mut progress = Progress::new();
     let mut done = Done::default();
-    for seed in settings.seed.. {
+    for seed in settings.first_seed(&mut checker.session.client).. {
         if done.operations >= settings.operations || progress.elapsed() >= settings.time {
             break;
         }
@@ -146,7 +146,8 @@ impl Done {
         for (from, to) in State::ALL.iter().flat_map(|from| State::ALL.map(|to| (*from, to))) {
             let change = format!("{} → {}", from.name(), to.name());
             // A reset finds nothing of its task running, so it is pending first.
-            let task = from.task_may_become(to) && to != State::Skipped && (from, to) != (State::Error, State::InProgress);
+            let task =
+                from.task_may_become(to) && to != State::Skipped && (from, to) != (State::Error, State::InProgress);
             wanted.extend(from.step_may_become(to).then(|| format!("step {change}")));
             wanted.extend(task.then(|| format!("task {change}")));
         }

@@ -40,7 +40,10 @@ impl Session {
         let sql = self.interpolate(sql);
         let messages = self.client.simple_query(&sql).map_err(|error| {
             let db = error.as_db_error().unwrap_or_else(|| panic!("{sql}: {error:?}"));
-            let refused = Refused { sqlstate: db.code().code().to_owned(), message: format!("{} ({:?})", db.message(), db.detail()) };
+            let refused = Refused {
+                sqlstate: db.code().code().to_owned(),
+                message: format!("{} ({:?})", db.message(), db.detail()),
+            };
             self.script.push(format!("-- {}: {}", refused.sqlstate, refused.message));
             refused
         })?;

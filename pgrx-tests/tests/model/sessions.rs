@@ -26,7 +26,7 @@ struct Shared<'a> {
     /// Calls in one transaction at most. Calls that follow each other in one transaction may meet those of another one
     /// crosswise; a call alone may not.
     calls_at_once: u64,
-    /// The clock stands, so no lease and no backoff ends.
+    /// The clock stands, so that no claim ends leases, and nobody signals or skips: what is left never locks crosswise.
     punctual: bool,
     /// Minutes that the clock of all sessions is ahead.
     clock: AtomicI64,
@@ -57,7 +57,8 @@ enum Call {
     Other(String),
 }
 
-const CLAIMED: &str = "receipt::text, task_id, step_id, attempt, (extract(epoch FROM lease_expires_at) * 1000000)::bigint";
+const CLAIMED: &str =
+    "receipt::text, task_id, step_id, attempt, (extract(epoch FROM lease_expires_at) * 1000000)::bigint";
 
 fn array(values: &[String], of: &str) -> String {
     format!("ARRAY[{}]::{of}[]", values.join(", "))
@@ -113,7 +114,9 @@ impl Worker<'_> {
                     keys.iter().map(|_| format!("'{}'", json!({"key": self.random.below(2)}))).collect();
                 Call::Create(format!(
                     "SELECT id FROM stepwise.create_tasks('{}', {}, identity_keys => {}) AS id",
-                    shape.name, array(&contexts, "jsonb"), array(&keys, "text")
+                    shape.name,
+                    array(&contexts, "jsonb"),
+                    array(&keys, "text")
                 ))
             }
             7..=29 => {
@@ -157,14 +160,18 @@ impl Worker<'_> {
             84..=85 => Call::Other(format!("SELECT stepwise.retry_task({task})")),
             86 => Call::Other(format!("SELECT stepwise.set_backoff({task}, {step}, '20 minutes')")),
             87 => Call::Other(format!("SELECT stepwise.release_backoff({task})")),
+            88..=91 if self.shared.punctual => Call::Other("SELECT stepwise.next_visible_at()".into()),
             88..=90 => Call::Other(format!("SELECT stepwise.signal_step({task}, {step})")),
             91 => Call::Other(format!(
                 "UPDATE stepwise.steps SET state = 'skipped' WHERE task_id = {task} AND step_id = {step}"
             )),
             92..=93 => Call::Other("SELECT * FROM stepwise.tick()".into()),
             94 => Call::Purge("SELECT stepwise.purge_tasks('0', 2)".into()),
-            95 => Call::Other("SELECT count(*) FROM stepwise.get_task_execution_contexts_batch(\
-                (SELECT array_agg(task_id) FROM stepwise.tasks))".into()),
+            95 => Call::Other(
+                "SELECT count(*) FROM stepwise.get_task_execution_contexts_batch(\
+                (SELECT array_agg(task_id) FROM stepwise.tasks))"
+                    .into(),
+            ),
             _ if self.shared.punctual => Call::Other("SELECT stepwise.next_visible_at()".into()),
             _ => {
                 self.shared.clock.fetch_add([10, 10, 30, 100][self.random.below(4) as usize], Relaxed);
@@ -345,8 +352,7 @@ fn round(database: &Database, seed: u64, level: &str, sessions: usize) -> Result
     let mut random = Random(seed);
     let temper = Temper { deadlines: random.percent(15), ..Temper::random(&mut random) };
     let count = 1 + random.below(3);
-    let shapes: Vec<Shape> =
-        (0..count).map(|n| Shape::random(&format!("r{seed}_{n}"), temper, &mut random)).collect();
+    let shapes: Vec<Shape> = (0..count).map(|n| Shape::random(&format!("r{seed}_{n}"), temper, &mut random)).collect();
     let mut client = database.connect();
     let limits = prepare(&mut client, &shapes, &mut random);
     let first: Vec<i64> = shapes
@@ -437,7 +443,7 @@ impl std::fmt::Display for Found {
 pub fn check(database: &Database, settings: &Settings) -> Result<Done, Box<Found>> {
     let mut progress = Progress::new();
     let mut done = Done::default();
-    for seed in settings.seed.. {
+    for seed in settings.first_seed(&mut database.connect()).. {
         if done.calls >= settings.operations || progress.elapsed() >= settings.time {
             break;
         }

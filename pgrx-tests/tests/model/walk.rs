@@ -82,7 +82,9 @@ fn duration(time: i64) -> String {
 impl<'a> Walk<'a> {
     pub fn new(session: &'a mut Session, plan: &Plan) -> Walk<'a> {
         session.forget();
-        let run = |session: &mut Session, text: &str| session.run(text).unwrap_or_else(|refused| panic!("{text}: {refused:?}"));
+        let run = |session: &mut Session, text: &str| {
+            session.run(text).unwrap_or_else(|refused| panic!("{text}: {refused:?}"))
+        };
         run(session, "SET stepwise.clock_offset = '0'");
         let shapes = plan.shapes.iter().cloned().map(Rc::new).collect();
         let all = json!({"namespace": "model", "name": "queues", "version": "1.0.0",
@@ -93,7 +95,18 @@ impl<'a> Walk<'a> {
         model.queues = QUEUES.map(|queue| (queue.to_owned(), Queue::default())).into();
         let observer = Observer::new(&mut session.client);
         let (tasks, receipts, saved) = (Vec::new(), Vec::new(), Vec::new());
-        Walk { session, observer, model, shapes, tasks, receipts, saved, operations: 0, named: 0, seen: BTreeMap::new() }
+        Walk {
+            session,
+            observer,
+            model,
+            shapes,
+            tasks,
+            receipts,
+            saved,
+            operations: 0,
+            named: 0,
+            seen: BTreeMap::new(),
+        }
     }
 
     /// Runs all commands; then the data are sound by the extension's own word, too.
@@ -289,15 +302,22 @@ impl<'a> Walk<'a> {
         let template = &shape.name;
         let sql = if *count == 1 {
             let (context, key, name) = (quoted(&tasks[0].context), key(&tasks[0]), &names[0]);
-            format!("SELECT stepwise.create_task('{template}', {context}, identity_key => {key}, {rest}) AS {name} \\gset")
+            format!(
+                "SELECT stepwise.create_task('{template}', {context}, identity_key => {key}, {rest}) AS {name} \\gset"
+            )
         } else {
             let contexts: Vec<String> = tasks.iter().map(|task| quoted(&task.context)).collect();
             let keys: Vec<String> = tasks.iter().map(key).collect();
-            let ids: Vec<String> =
-                names.iter().enumerate().map(|(place, name)| format!("(array_agg(id))[{}] AS {name}", place + 1)).collect();
+            let ids: Vec<String> = names
+                .iter()
+                .enumerate()
+                .map(|(place, name)| format!("(array_agg(id))[{}] AS {name}", place + 1))
+                .collect();
             format!(
                 "SELECT {} FROM stepwise.create_tasks('{template}', ARRAY[{}]::jsonb[], identity_keys => ARRAY[{}]::text[], {rest}) AS id \\gset",
-                ids.join(", "), contexts.join(", "), keys.join(", ")
+                ids.join(", "),
+                contexts.join(", "),
+                keys.join(", ")
             )
         };
         // Registering again changes nothing, unless a rollback took the template away.
@@ -310,7 +330,9 @@ impl<'a> Walk<'a> {
             match self.model.task_with_key(task) {
                 Some(known) if known != id => return Err(End::Differs(format!("task {id} is new, and not {known}"))),
                 Some(_) => {}
-                None if self.model.tasks.contains_key(&id) => return Err(End::Differs(format!("task {id} is not new"))),
+                None if self.model.tasks.contains_key(&id) => {
+                    return Err(End::Differs(format!("task {id} is not new")));
+                }
                 None => self.model.create(id, task),
             }
             self.tasks.push((id, name));
@@ -350,7 +372,8 @@ impl<'a> Walk<'a> {
         let sql = format!(
             "SELECT array_agg(receipt) AS {name}, {CLAIM_COLUMNS} AS claimed \
              FROM (SELECT * FROM stepwise.claim_steps('w{}', {})) AS c \\gset",
-            arguments.worker, Self::claim_sql(arguments)
+            arguments.worker,
+            Self::claim_sql(arguments)
         );
         let columns = self.sql(&sql).map_err(|refused| End::Differs(format!("refused: {refused:?}")))?;
         let claimed = self.handed(&columns, &name, 0);
@@ -377,9 +400,8 @@ impl<'a> Walk<'a> {
     }
 
     fn tick(&mut self) -> Step {
-        let answer = self.sql(
-            "SELECT json_build_array(expired_leases, failed_waits, ended_tasks) AS ended FROM stepwise.tick()",
-        );
+        let answer = self
+            .sql("SELECT json_build_array(expired_leases, failed_waits, ended_tasks) AS ended FROM stepwise.tick()");
         let columns = answer.map_err(|refused| End::Differs(format!("refused: {refused:?}")))?;
         let seen = self.look();
         let met = self.observer.met(&seen);
@@ -409,7 +431,8 @@ impl<'a> Walk<'a> {
                 format!("SELECT stepwise.complete_step({}, {results}) AS outcome", held.sql)
             }
             Verdict::Fail { error, retryable, retry_after } => {
-                let (error, retryable) = (or_null(error.as_ref().map(quoted)), or_null(retryable.map(|is| is.to_string())));
+                let (error, retryable) =
+                    (or_null(error.as_ref().map(quoted)), or_null(retryable.map(|is| is.to_string())));
                 let after = or_null(retry_after.map(duration));
                 format!("SELECT stepwise.fail_step({}, {error}, {retryable}, {after}) AS outcome", held.sql)
             }
@@ -451,10 +474,8 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let function = if completes { "complete_steps" } else { "fail_steps" };
-        let answer = self.sql(&format!(
-            "SELECT json_agg(outcome) AS outcomes FROM stepwise.{function}({})",
-            arguments.join(", ")
-        ));
+        let answer = self
+            .sql(&format!("SELECT json_agg(outcome) AS outcomes FROM stepwise.{function}({})", arguments.join(", ")));
         let expected = json!(self.model.report(&told));
         self.answered(&answer, "outcomes", Ok(expected))
     }
@@ -471,7 +492,9 @@ impl<'a> Walk<'a> {
              json_agg(outcome) FILTER (WHERE outcome <> 'claimed') AS outcomes, \
              {CLAIM_COLUMNS} FILTER (WHERE outcome = 'claimed') AS claimed \
              FROM (SELECT * FROM stepwise.report_and_claim('w{}', {}, {})) AS c \\gset",
-            arguments.worker, reports.join(", "), Self::claim_sql(arguments)
+            arguments.worker,
+            reports.join(", "),
+            Self::claim_sql(arguments)
         );
         let columns = self.sql(&sql).map_err(|refused| End::Differs(format!("refused: {refused:?}")))?;
         let outcomes = self.model.report(&told);
@@ -523,7 +546,8 @@ impl<'a> Walk<'a> {
                     _ => ("cancel_step", String::new()),
                 };
                 let reason = why(*reason);
-                let answer = self.sql(&format!("SELECT stepwise.{function}(:{name}, {step}, {more}{reason}) AS outcome"));
+                let answer =
+                    self.sql(&format!("SELECT stepwise.{function}(:{name}, {step}, {more}{reason}) AS outcome"));
                 let expected = self.model.act((id, step), *to, results, &cause).map(Value::from);
                 self.answered(&answer, "outcome", expected)
             }
@@ -550,7 +574,8 @@ impl<'a> Walk<'a> {
             Command::SetBackoff { step, backoff, .. } => {
                 let step = self.step(id, *step, |key| [State::Error, State::Pending].contains(&state(key)));
                 let backoff_sql = duration(*backoff);
-                let answer = self.sql(&format!("SELECT stepwise.set_backoff(:{name}, {step}, {backoff_sql}) AS outcome"));
+                let answer =
+                    self.sql(&format!("SELECT stepwise.set_backoff(:{name}, {step}, {backoff_sql}) AS outcome"));
                 let expected = self.model.set_backoff((id, step), *backoff, &cause).map(Value::from);
                 self.answered(&answer, "outcome", expected)
             }
@@ -564,10 +589,8 @@ impl<'a> Walk<'a> {
                 self.update_step(id, &name, step, *to)
             }
             Command::UpdateTask { to, .. } => {
-                let answer = self.sql(&format!(
-                    "UPDATE stepwise.tasks SET state = '{}' WHERE task_id = :{name}",
-                    to.name()
-                ));
+                let answer =
+                    self.sql(&format!("UPDATE stepwise.tasks SET state = '{}' WHERE task_id = :{name}", to.name()));
                 let expected = self.model.update_task(id, *to);
                 self.answered(&answer, "nothing", expected.map(|()| Value::Null))
             }

@@ -142,7 +142,8 @@ impl Model {
         let handed: Vec<Key> = claim.claimed.iter().map(|row| (row.receipt.task, row.receipt.step)).collect();
         let met_tasks = |key: &Key| claim.met.contains(&Overdue::Task(key.0));
         let has_met = |key: &Key| {
-            met_tasks(key) || claim.met.iter().any(|met| matches!(met, Overdue::Lease(k) | Overdue::Wait(k) if k == key))
+            met_tasks(key)
+                || claim.met.iter().any(|met| matches!(met, Overdue::Lease(k) | Overdue::Wait(k) if k == key))
         };
         for (place, key) in handed.iter().enumerate() {
             if !usable.contains(key) || handed[..place].contains(key) {
@@ -223,7 +224,8 @@ impl Model {
                     let (task, now) = (&self.tasks[&key.0], self.now);
                     let step = task.step(key.1);
                     let over = step.visible.is_some_and(|end| end <= now) && among.contains(&key);
-                    let fits = if lease { step.state == InProgress } else { step.state == Pending && task.rule(key.1).waits };
+                    let fits =
+                        if lease { step.state == InProgress } else { step.state == Pending && task.rule(key.1).waits };
                     if !over || !fits {
                         return wrong;
                     }
@@ -255,7 +257,8 @@ impl Model {
     /// Leases, waits and tasks that it must have met: all that are over.
     pub fn tick(&mut self, met: &[Overdue]) -> Result<[usize; 3], String> {
         let due = self.due();
-        let all: Vec<Key> = self.tasks.iter().flat_map(|(&id, task)| (1..=task.steps.len()).map(move |s| (id, s))).collect();
+        let all: Vec<Key> =
+            self.tasks.iter().flat_map(|(&id, task)| (1..=task.steps.len()).map(move |s| (id, s))).collect();
         for key in due {
             let (state, waits) = (self.tasks[&key.0].step(key.1).state, self.tasks[&key.0].rule(key.1).waits);
             let missed = match state {
@@ -297,7 +300,8 @@ impl Model {
                 }
                 Verdict::Fail { error, retryable, retry_after } => {
                     let elapsed = now - row.attempted_at.expect("it was claimed");
-                    (row.error, row.retryable, row.backoff) = (error, retryable, retry_after.map(|after| after + elapsed));
+                    (row.error, row.retryable, row.backoff) =
+                        (error, retryable, retry_after.map(|after| after + elapsed));
                     self.fail(key, &mut statement, &Cause::default());
                 }
             }

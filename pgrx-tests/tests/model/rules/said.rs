@@ -150,8 +150,17 @@ impl Model {
         };
         let percent = format!("{:.2}", (completed as f64 * 10_000.0 / total as f64).round() / 100.0);
         json!([
-            task.state.name(), total, in_state(Pending), in_state(InProgress), completed, failed, ready, status, action,
-            percent, health
+            task.state.name(),
+            total,
+            in_state(Pending),
+            in_state(InProgress),
+            completed,
+            failed,
+            ready,
+            status,
+            action,
+            percent,
+            health
         ])
     }
 
