@@ -1,7 +1,9 @@
 # What people type. The work is done by the scripts in .ci/.
 PG ?= 15
+MODEL = PG_STEPWISE_MODEL_SEED="$(SEED)" PG_STEPWISE_MODEL_OPS="$(OPS)" PG_STEPWISE_MODEL_SECONDS="$(SECONDS)" \
+  PG_STEPWISE_MODEL_SESSIONS="$(SESSIONS)" PG_STEPWISE_MODEL_ISOLATION="$(ISOLATION)"
 
-.PHONY: help demo test bench setup install fmt lint clean
+.PHONY: help demo test model mutants bench setup install fmt lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -12,6 +14,12 @@ demo: ## a workflow from start to end in a private PostgreSQL (PG=15)
 test: ## all tests: PG=15 (default), 16, 17, 18 or all
 	@.ci/setup --workers --browser --monitoring $(PG)
 	@.ci/test $(PG)
+
+model: ## random commands beside a plain model of the rules (SEED=, OPS=, SECONDS=, SESSIONS=, ISOLATION=)
+	@PG=$(PG) $(MODEL) .ci/model
+
+mutants: ## the same, of builds with bugs on purpose: each must be found
+	@PG=$(PG) $(MODEL) .ci/model mutants
 
 bench: ## measurements beside hand-written SQL (PG=15, ARGS="…")
 	@PG=$(PG) .ci/bench $(ARGS)

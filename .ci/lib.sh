@@ -120,7 +120,7 @@ install_extension() {
   rm -f "$("$2" --sharedir)/extension/$EXT".control "$("$2" --sharedir)/extension/$EXT"--*.sql \
     "$("$2" --pkglibdir)/$EXT".so
   pgrx_home "$1"
-  (cd "$ROOT" && cargo pgrx install "${flag[@]}" --pg-config "$2" --no-default-features --features "pg$1")
+  (cd "$ROOT" && cargo pgrx install "${flag[@]}" --pg-config "$2" --no-default-features --features "pg$1 ${FEATURES:-}")
 }
 
 # start_cluster BINDIR DIR [SETTING…]: data in DIR/data (made if missing), socket in DIR/sock, log in DIR/server.log.

@@ -74,6 +74,8 @@ pub fn clock_offset() -> Span {
 }
 
 pub fn register() {
+    #[cfg(feature = "planted_bugs")]
+    super::planted::register();
     GucRegistry::define_enum_guc(
         c"stepwise.notify",
         c"Which events pg_stepwise announces by NOTIFY: off, ready, task or step (each includes those before it).",

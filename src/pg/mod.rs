@@ -15,6 +15,7 @@ pub mod lookup;
 pub mod notify;
 pub mod numeric;
 pub mod per_row;
+pub mod planted;
 pub mod process;
 pub mod queue_index;
 pub mod random;

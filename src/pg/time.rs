@@ -1,11 +1,16 @@
 //! The clock, and conversions between the engine's times and SQL's.
 use super::guc;
+use super::planted::{Bug, planted};
 use crate::engine::time::{Span, Timestamp};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::pg_sys;
 
 /// The only clock: the wall clock, which moves inside a transaction, plus `stepwise.clock_offset`.
 pub fn now() -> Timestamp {
+    if planted(Bug::TransactionClock) {
+        // SAFETY: a transaction is open.
+        return Timestamp(unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }).plus(guc::clock_offset());
+    }
     // SAFETY: reads the system clock.
     Timestamp(unsafe { pg_sys::GetCurrentTimestamp() }).plus(guc::clock_offset())
 }

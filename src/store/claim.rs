@@ -13,6 +13,7 @@ use crate::pg::guc;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::lookup::{Key, Sees};
 use crate::pg::per_row::{PerRow, cells, per_row};
+use crate::pg::planted::{Bug, planted};
 use crate::pg::random;
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
@@ -99,7 +100,8 @@ pub fn claim(request: &Request) -> Claimed {
     catalog::refuse_read_only(c"a claim of steps");
     let now = time::now();
     let steps = spi::session(|spi| {
-        let found = claimable::find(spi, request.source, request.max_steps, now);
+        let due = if planted(Bug::ClaimedEarly) { now.plus(Span::from_secs(1800)) } else { now };
+        let found = claimable::find(spi, request.source, request.max_steps, due);
         take(spi, request, found, now)
     });
     if guc::testing() && !steps.is_empty() { fail_injected(steps) } else { Claimed { steps, injected: 0 } }

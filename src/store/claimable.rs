@@ -11,6 +11,7 @@ use crate::engine::explain::Limit;
 use crate::engine::state::StepState;
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
+use crate::pg::planted::{Bug, planted};
 use crate::pg::queue_index::Range as Part;
 use crate::pg::spi::{Cursor, Session, Statement};
 use crate::pg::trigger::SlotRow;
@@ -224,7 +225,9 @@ impl Search<'_> {
     /// Goes through ranges, the highest priority first, and on to lower ones of the same queues.
     fn of_ranges(&mut self, mut ranges: Vec<Range>) {
         while !self.is_done() {
-            let Some(priority) = ranges.iter().map(|range| range.1).max() else { break };
+            let priorities = || ranges.iter().map(|range| range.1);
+            let first = if planted(Bug::PriorityReversed) { priorities().min() } else { priorities().max() };
+            let Some(priority) = first else { break };
             let (mut now_due, mut rest): (Vec<_>, Vec<_>) = ranges.into_iter().partition(|range| range.1 == priority);
             now_due.sort_unstable();
             let limited = if self.in_database {

@@ -7,6 +7,7 @@ use crate::engine::time::Timestamp;
 use crate::engine::transition::attempt_left;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::lookup::{Key, Sees};
+use crate::pg::planted::{Bug, planted};
 use crate::pg::spi::Row;
 use crate::pg::trigger::SlotRow;
 use crate::pg::value::Tid;
@@ -117,7 +118,7 @@ impl Found {
     }
 
     pub(super) fn is_overdue(&self, now: Timestamp) -> bool {
-        self.deadline.is_some_and(|deadline| deadline <= now)
+        self.deadline.is_some_and(|deadline| deadline <= now) && !planted(Bug::DeadlineIgnored)
     }
 
     /// Whether it can be handed out, limits aside.

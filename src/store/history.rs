@@ -2,7 +2,7 @@
 use super::columns::{TASKS_BY_KEY, tasks as task};
 use super::graph_cache;
 use super::scope::{self, Cause, StepChange};
-use crate::engine::state::TaskState;
+use crate::engine::state::{StepState, TaskState};
 use crate::engine::time::Timestamp;
 use crate::events;
 use crate::pg::array::{array, array_of_optional};
@@ -10,6 +10,7 @@ use crate::pg::guc::{self, NotifyLevel};
 use crate::pg::heap;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::lookup::{Key, Sees};
+use crate::pg::planted::{Bug, planted};
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::value::{Param, optional, param};
 use std::collections::HashMap;
@@ -122,7 +123,11 @@ pub fn record_steps(
     cause: &Cause,
     metadata: impl Fn(&StepChange) -> Option<String>,
 ) {
-    let changed: Vec<&StepChange> = changes.iter().filter(|change| change.from != change.to).collect();
+    let changed: Vec<&StepChange> = changes
+        .iter()
+        .filter(|change| change.from != change.to)
+        .filter(|change| !(change.to == StepState::Skipped && planted(Bug::SkipUnrecorded)))
+        .collect();
     if !changed.is_empty() {
         record(spi, &changed, cause, metadata);
     }

@@ -18,6 +18,8 @@ pub mod limits;
 pub mod of_task;
 pub mod operate;
 pub mod picture;
+#[cfg(feature = "planted_bugs")]
+mod planted;
 pub mod privacy;
 pub mod propagate;
 pub mod purge;

@@ -14,6 +14,7 @@ use crate::events;
 use crate::pg::array::array;
 use crate::pg::board;
 use crate::pg::per_row::{PerRow, cells, per_row};
+use crate::pg::planted::{Bug, planted};
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
 use crate::pg::value::param;
@@ -155,7 +156,7 @@ fn limit(spi: &Session, wave: &[StepChange]) -> BTreeSet<i64> {
     let mut ready = BTreeSet::new();
     let left: Vec<&StepChange> =
         wave.iter().filter(|change| change.was_limited && change.to != StepState::InProgress).collect();
-    if !left.is_empty() {
+    if !left.is_empty() && !planted(Bug::PlaceKept) {
         limits::release(spi, &left.iter().map(|change| (change.task_id, change.step_id)).collect::<Vec<_>>());
         for change in left {
             ready.insert(change.queue_id);
@@ -225,7 +226,7 @@ fn settle_children(spi: &Session, wave: &[StepChange], now: Timestamp) -> Vec<St
         let rule = cached.as_ref().and_then(|(_, template)| template.step(step_id)).map(|step| &step.rule);
         task_ids.push(task_id);
         step_ids.push(step_id);
-        settled.push(parents);
+        settled.push(if planted(Bug::ParentsCountedTwice) { parents + 1 } else { parents });
         visible_at.push(rule.map_or(Timestamp::INFINITY, |rule| rule.visible_from(now)));
         retry_limits.push(rule.filter(|rule| rule.retryable).map_or(0, |rule| rule.retry_limit));
     }
@@ -270,6 +271,9 @@ fn skip_ready(spi: &Session, changed: &[StepChange], skipped_parent: &BTreeSet<K
 
 /// Descendants of cancelled and skipped steps that can no longer run; returns the rows that changed.
 fn fall(spi: &Session, wave: &[StepChange], causes: &mut HashMap<Key, String>) -> Vec<StepChange> {
+    if planted(Bug::DescendantsLeft) {
+        return Vec::new();
+    }
     let mut settled: BTreeMap<(i64, i64), Vec<Settled>> = BTreeMap::new();
     for change in wave.iter().filter(|change| change.from != change.to) {
         if matches!(change.to, StepState::Cancelled | StepState::Skipped) {
@@ -319,8 +323,11 @@ fn count_on_tasks(spi: &Session, tasks: BTreeMap<i64, Delta>, cause: Cause) {
     let column = |value: fn(&Delta) -> i32| cells(&tasks.iter().map(|(_, delta)| value(delta)).collect::<Vec<i32>>());
     let task_ids: Vec<i64> = tasks.iter().map(|(task_id, _)| *task_id).collect();
     let started: Vec<bool> = tasks.iter().map(|(_, delta)| delta.started).collect();
+    let count_on_tasks = &COUNT_ON_TASKS;
+    #[cfg(feature = "planted_bugs")]
+    let count_on_tasks = if planted(Bug::CountersReadEarly) { &super::planted::COUNT_EARLY } else { count_on_tasks };
     scope::writing(cause, || {
-        COUNT_ON_TASKS.run(
+        count_on_tasks.run(
             spi,
             &[
                 cells(&task_ids),

@@ -8,6 +8,7 @@ use crate::pg::array::array;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::lookup::Sees;
 use crate::pg::per_row::{PerRow, cells, optional_cells, per_row};
+use crate::pg::planted::{Bug, planted};
 use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
 use crate::pg::value::{Param, param};
@@ -100,7 +101,9 @@ pub fn report(reports: &[Report]) -> Vec<Outcome> {
     let receipts = decoded(reports.iter().map(|report| report.receipt));
     // The first report about a step counts; rows are locked in the order of their keys.
     let mut order: Vec<usize> = (0..reports.len()).filter(|&i| receipts[i].is_some()).collect();
-    order.sort_by_key(|&i| receipts[i].as_ref().map(key));
+    if !planted(Bug::LocksUnsorted) {
+        order.sort_by_key(|&i| receipts[i].as_ref().map(key));
+    }
     order.dedup_by_key(|i| receipts[*i].as_ref().map(key));
     spi::session(|spi| {
         let accepted = store(spi, reports, &receipts, &order);
@@ -125,6 +128,10 @@ fn store(spi: &Session, reports: &[Report], receipts: &[Option<Receipt>], order:
     let task_ids: Vec<i64> = chosen.iter().map(|(_, receipt)| receipt.task_id).collect();
     let step_ids: Vec<i32> = chosen.iter().map(|(_, receipt)| receipt.step_id).collect();
     let tokens: Vec<i64> = chosen.iter().map(|(_, receipt)| receipt.token).collect();
+    #[cfg(feature = "planted_bugs")]
+    if planted(Bug::TokenIgnored) {
+        super::planted::fit_tokens(spi, &task_ids, &step_ids, &tokens);
+    }
     let states: Vec<&str> = chosen.iter().map(|(report, _)| report.verdict.state()).collect();
     let verdicts = || chosen.iter().map(|(report, _)| &report.verdict);
     let results = verdicts().map(|verdict| match verdict {
@@ -174,7 +181,8 @@ fn classify(spi: &Session, reports: &[Report], receipts: &[Option<Receipt>], out
     for row in rows.iter() {
         let ord = row.want::<i32>(1) as usize;
         let fits = row.get::<bool>(3).unwrap_or(false) && row.want::<String>(2) == reports[ord].verdict.state();
-        outcomes[ord] = Some(if fits { Outcome::AlreadyDone } else { Outcome::Stale });
+        outcomes[ord] =
+            Some(if fits && !planted(Bug::RepeatForgotten) { Outcome::AlreadyDone } else { Outcome::Stale });
     }
 }
 

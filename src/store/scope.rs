@@ -4,6 +4,8 @@
 use crate::engine::event::retry_after;
 use crate::engine::time::Timestamp;
 use crate::pg::catalog;
+#[cfg(feature = "planted_bugs")]
+use crate::pg::planted::{Bug, planted};
 use std::cell::RefCell;
 
 /// One row of `steps` that an UPDATE changed, as both transition tables show it.
@@ -105,6 +107,10 @@ pub fn claiming<R>(pending_tasks: Vec<i64>, body: impl FnOnce() -> R) -> R {
 
 /// Whether the claim that is being made, if any, knows that this task has begun.
 pub fn has_begun(task_id: i64) -> bool {
+    #[cfg(feature = "planted_bugs")]
+    if planted(Bug::BeginRemembered) && crate::pg::planted::remembered(task_id) {
+        return true;
+    }
     STACK.with_borrow(|stack| {
         stack.last().and_then(|top| top.pending_tasks.as_ref()).is_some_and(|pending| !pending.contains(&task_id))
     })

@@ -3,6 +3,7 @@ use crate::engine::receipt;
 use crate::engine::state::StepState;
 use crate::engine::transition::{self, StepKey, StepRow};
 use crate::pg::error::finish;
+use crate::pg::planted::{Bug, planted};
 use crate::pg::random;
 use crate::pg::time;
 use crate::pg::trigger::{RowUpdate, SlotRow, TriggerRow};
@@ -42,8 +43,15 @@ fn steps_before_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
     let template = graph_cache::template_of_row(row.want(column::TEMPLATE_ID));
     let Some(step) = template.step(key.step_id) else { return update.finish() };
     let fresh_token = || receipt::token(random::word());
-    let new = transition::apply(&old, &asked, &step.rule, key, time::now(), fresh_token);
-    let new = finish(new.map_err(Into::into));
+    let mut rule = step.rule;
+    if planted(Bug::BackoffDoubled) {
+        rule.backoff.base.0 *= 2;
+    }
+    let new = transition::apply(&old, &asked, &rule, key, time::now(), fresh_token);
+    let mut new = finish(new.map_err(Into::into));
+    if planted(Bug::ReleaseCounted) && (old.state, new.state) == (StepState::InProgress, StepState::Pending) {
+        new.attempts = old.attempts;
+    }
     update.set_if_changed(column::ATTEMPTS, Some(asked.attempts), Some(new.attempts));
     update.set_if_changed(column::VISIBLE_AT, asked.visible_at, new.visible_at);
     update.set_if_changed(column::CLAIM_TOKEN, asked.claim_token, new.claim_token);

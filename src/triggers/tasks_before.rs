@@ -3,6 +3,7 @@
 use crate::engine::outcome::{self, TaskRow};
 use crate::engine::state::TaskState;
 use crate::pg::error::{Outcome, finish};
+use crate::pg::planted::{Bug, planted};
 use crate::pg::time;
 use crate::pg::trigger::{RowUpdate, SlotRow, TriggerRow};
 use crate::store::columns::tasks as column;
@@ -65,7 +66,10 @@ fn settled(update: &RowUpdate) -> Outcome<Option<(TaskRow, TaskRow)>> {
 #[pg_extern]
 fn tasks_before_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
     let mut update = RowUpdate::new(fcinfo);
-    if let Some((asked, new)) = finish(settled(&update)) {
+    if let Some((asked, mut new)) = finish(settled(&update)) {
+        if planted(Bug::EndMissed) && asked.cancelled > 0 && !asked.state.is_terminal() {
+            (new.state, new.finished_at, new.deadline) = (asked.state, asked.finished_at, asked.deadline);
+        }
         if asked.state != new.state {
             update.set(column::STATE, Some(new.state.as_str()));
         }

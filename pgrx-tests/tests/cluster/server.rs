@@ -182,6 +182,10 @@ impl Server {
         self.process.take().expect("the server runs").wait().expect("the server has ended");
     }
 
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+
     /// Ends one backend with SIGKILL.
     pub fn kill_backend(&self, pid: i32) {
         let status = Command::new("sh").arg("-c").arg(format!("kill -9 {pid}")).status().expect("sh runs");
