@@ -1,10 +1,10 @@
 # What people type. The work is done by the scripts in .ci/.
 PG ?= 15
 
-.PHONY: help demo test bench setup install fmt lint clean
+.PHONY: help demo test crash pairs soak-calls bench setup install fmt lint clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: ## a workflow from start to end in a private PostgreSQL (PG=15)
 	@PG=$(PG) .ci/demo
@@ -12,6 +12,18 @@ demo: ## a workflow from start to end in a private PostgreSQL (PG=15)
 test: ## all tests: PG=15 (default), 16, 17, 18 or all
 	@.ci/setup --workers --browser $(PG)
 	@.ci/test $(PG)
+
+crash: ## kill a server under load, again and again: CYCLES=200
+	@.ci/setup $(PG)
+	@PG=$(PG) CYCLES=$(or $(CYCLES),200) .ci/cluster crash acknowledged
+
+pairs: ## every pair of calls in every way that two sessions meet
+	@.ci/setup $(PG)
+	@PG=$(PG) PAIRS=all .ci/cluster pairs
+
+soak-calls: ## a backend's memory over many calls: CALLS=10000000
+	@.ci/setup $(PG)
+	@PG=$(PG) PROFILE=release CALLS=$(or $(CALLS),10000000) .ci/cluster memory
 
 bench: ## measurements beside hand-written SQL (PG=15, ARGS="…")
 	@PG=$(PG) .ci/bench $(ARGS)

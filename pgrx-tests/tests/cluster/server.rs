@@ -174,6 +174,25 @@ impl Server {
         process.wait().expect("the server has ended");
     }
 
+    /// Ends every process of the server with SIGKILL, as a loss of power does: none has time to notice that another is gone.
+    pub fn kill_all(&mut self) {
+        let mut process = self.process.take().expect("the server runs");
+        let parent = process.id().to_string();
+        let children = |name: std::ffi::OsString| {
+            let name = name.into_string().ok().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))?;
+            let stat = fs::read_to_string(format!("/proc/{name}/stat")).ok()?;
+            // After the name in parentheses: state, then the parent.
+            (stat.rsplit_once(") ")?.1.split(' ').nth(1)? == parent).then_some(name)
+        };
+        let pids =
+            fs::read_dir("/proc").expect("there are processes").filter_map(|entry| children(entry.ok()?.file_name()));
+        let pids: Vec<String> = pids.collect();
+        // The postmaster first, so that it starts no other; a child may have ended by itself meanwhile.
+        process.kill().expect("the server can be killed");
+        let _ = Command::new("kill").arg("-9").args(&pids).stderr(Stdio::null()).status();
+        process.wait().expect("the server has ended");
+    }
+
     /// Stops the server: it ends its backends and writes a checkpoint. The data stay.
     pub fn stop(&mut self) {
         let mut stop = program("pg_ctl");
