@@ -6,6 +6,7 @@ pub mod database;
 pub mod example_worker;
 pub mod handlers;
 pub mod invariants;
+pub mod proxy;
 pub mod random;
 pub mod server;
 pub mod shapes;

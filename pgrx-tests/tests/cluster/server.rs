@@ -16,6 +16,8 @@ pub struct Server {
     process: Option<Child>,
     /// Further settings, `name=value`.
     settings: Vec<String>,
+    /// Megabytes of a disk that only this server sees.
+    small_disk: Option<u32>,
 }
 
 /// The user that servers run as, where it is not the test's own, with its numbers.
@@ -76,6 +78,46 @@ impl Server {
         server
     }
 
+    /// A new cluster with a disk of so many megabytes beside its own, started.
+    pub fn start_on_small_disk(megabytes: u32) -> Server {
+        let mut server = Server::start();
+        server.stop();
+        fs::create_dir(server.small_disk()).expect("a new directory");
+        if let Some(account) = Account::of_server() {
+            chown(server.small_disk(), Some(account.uid), Some(account.gid)).expect("the directory can be given away");
+        }
+        server.small_disk = Some(megabytes);
+        server.launch();
+        server
+    }
+
+    /// Where the small disk is.
+    pub fn small_disk(&self) -> PathBuf {
+        self.dir.join("small")
+    }
+
+    /// The SQLSTATEs of a disk that is full: as root a file system of that size, otherwise a limit on the size of files,
+    /// which the kernel reports in another way.
+    pub fn disk_full_states(&self) -> &'static [&'static str] {
+        if Account::of_server().is_some() { &["53100"] } else { &["53100", "58030", "XX000"] }
+    }
+
+    /// Its file system is mounted in a namespace of the server's own, which ends with it.
+    fn with_small_disk(&self, command: Command, megabytes: u32) -> Command {
+        let mut outer = Command::new(if Account::of_server().is_some() { "unshare" } else { "prlimit" });
+        match Account::of_server() {
+            Some(account) => outer
+                .args(["--mount", "sh", "-c", "mount -t tmpfs -o \"$0\" small \"$1\"; shift; exec \"$@\""])
+                .arg(format!("size={megabytes}m,mode=700,uid={},gid={}", account.uid, account.gid))
+                .arg(self.small_disk()),
+            None => outer.arg(format!("--fsize={}", u64::from(megabytes) << 20)),
+        };
+        outer.arg(command.get_program()).args(command.get_args());
+        outer.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir("/");
+        outer.stdin(Stdio::null());
+        outer
+    }
+
     /// A standby of this server, started.
     pub fn standby(&self) -> Server {
         let mut server = Server::directory();
@@ -93,7 +135,7 @@ impl Server {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // A socket's path has 107 bytes at most.
         let dir = PathBuf::from(format!("/tmp/pgsw-{}-{number}", std::process::id()));
-        let server = Server { dir, process: None, settings: Vec::new() };
+        let server = Server { dir, process: None, settings: Vec::new(), small_disk: None };
         for path in [server.dir.clone(), server.data(), server.socket()] {
             fs::create_dir(&path).expect("a new directory");
             if let Some(account) = Account::of_server() {
@@ -140,6 +182,9 @@ impl Server {
             command.arg("-c").arg(setting);
         }
         command.arg("-c").arg(format!("unix_socket_directories={}", self.socket().display()));
+        if let Some(megabytes) = self.small_disk {
+            command = self.with_small_disk(command, megabytes);
+        }
         command.stdout(log.try_clone().expect("the log can be shared")).stderr(log);
         command.spawn().expect("the server starts")
     }
