@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub struct Server {
     dir: PathBuf,
+    bindir: PathBuf,
     process: Option<Child>,
     /// Further settings, `name=value`.
     settings: Vec<String>,
@@ -39,14 +40,22 @@ impl Account {
 
 /// A program of the server's, with the rights of the server's user and nothing of the test's environment.
 pub fn program(name: &str) -> Command {
-    let bindir = env::var("PG_STEPWISE_BINDIR").expect("PG_STEPWISE_BINDIR is the bin directory of a PostgreSQL");
+    program_of(&bindir(), name)
+}
+
+fn bindir() -> PathBuf {
+    env::var_os("PG_STEPWISE_BINDIR").expect("PG_STEPWISE_BINDIR is the bin directory of a PostgreSQL").into()
+}
+
+/// A program of this installation.
+pub fn program_of(bindir: &Path, name: &str) -> Command {
     let mut command = Command::new("setpriv");
     // A test that is killed takes its server with it.
     command.arg("--pdeathsig=QUIT");
     if let Some(account) = Account::of_server() {
         command.arg(format!("--reuid={}", account.uid)).arg(format!("--regid={}", account.gid)).arg("--clear-groups");
     }
-    command.arg(Path::new(&bindir).join(name));
+    command.arg(bindir.join(name));
     command.env_clear().envs([("HOME", "/"), ("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8")]).current_dir("/");
     command.stdin(Stdio::null());
     command
@@ -70,12 +79,35 @@ impl Server {
     pub fn start_with(settings: &[&str]) -> Server {
         let mut server = Server::directory();
         server.settings = settings.iter().map(|setting| setting.to_string()).collect();
-        let mut initdb = program("initdb");
-        initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"]);
-        initdb.arg(server.data());
-        run(initdb);
-        server.launch();
+        server.initialize();
         server
+    }
+
+    /// A new cluster of another installation, started.
+    pub fn start_in(bindir: &str) -> Server {
+        let mut server = Server::directory();
+        server.bindir = PathBuf::from(bindir);
+        server.initialize();
+        server
+    }
+
+    fn initialize(&mut self) {
+        let mut initdb = program_of(&self.bindir, "initdb");
+        initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"]);
+        initdb.arg(self.data());
+        // Since 18 they are the default; pg_upgrade wants both clusters to be alike.
+        let mut version = program_of(&self.bindir, "initdb");
+        version.arg("--version");
+        let version = String::from_utf8(run(version)).expect("a version");
+        if version.split_whitespace().nth(2).and_then(|number| number.get(..2)) >= Some("18") {
+            initdb.arg("--no-data-checksums");
+        }
+        run(initdb);
+        self.launch();
+    }
+
+    pub fn bindir(&self) -> &Path {
+        &self.bindir
     }
 
     /// A new cluster with a disk of so many megabytes beside its own, started.
@@ -135,7 +167,7 @@ impl Server {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // A socket's path has 107 bytes at most.
         let dir = PathBuf::from(format!("/tmp/pgsw-{}-{number}", std::process::id()));
-        let server = Server { dir, process: None, settings: Vec::new(), small_disk: None };
+        let server = Server { dir, bindir: bindir(), process: None, settings: Vec::new(), small_disk: None };
         for path in [server.dir.clone(), server.data(), server.socket()] {
             fs::create_dir(&path).expect("a new directory");
             if let Some(account) = Account::of_server() {
@@ -146,7 +178,7 @@ impl Server {
         server
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
@@ -172,7 +204,7 @@ impl Server {
 
     fn spawn(&self) -> Child {
         let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).expect("the log opens");
-        let mut command = program("postgres");
+        let mut command = program_of(&self.bindir, "postgres");
         command.arg("-D").arg(self.data());
         // fsync protects from a crash of the machine, which no test survives; compiled queries want an LLVM.
         for setting in ["listen_addresses=", "fsync=off", "jit=off", "max_connections=50", "deadlock_timeout=100ms"] {
@@ -240,7 +272,7 @@ impl Server {
 
     /// Stops the server: it ends its backends and writes a checkpoint. The data stay.
     pub fn stop(&mut self) {
-        let mut stop = program("pg_ctl");
+        let mut stop = program_of(&self.bindir, "pg_ctl");
         stop.arg("-D").arg(self.data()).args(["-s", "-w", "-m", "fast", "stop"]);
         run(stop);
         self.process.take().expect("the server runs").wait().expect("the server has ended");
@@ -256,7 +288,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut process) = self.process.take() {
-            let mut stop = program("pg_ctl");
+            let mut stop = program_of(&self.bindir, "pg_ctl");
             stop.arg("-D").arg(self.data()).args(["-s", "-w", "-m", "immediate", "stop"]);
             if !stop.status().is_ok_and(|status| status.success()) {
                 let _ = process.kill();
