@@ -3,10 +3,10 @@ PG ?= 15
 MODEL = PG_STEPWISE_MODEL_SEED="$(SEED)" PG_STEPWISE_MODEL_OPS="$(OPS)" PG_STEPWISE_MODEL_SECONDS="$(SECONDS)" \
   PG_STEPWISE_MODEL_SESSIONS="$(SESSIONS)" PG_STEPWISE_MODEL_ISOLATION="$(ISOLATION)"
 
-.PHONY: help demo test model mutants bench setup install fmt lint clean
+.PHONY: help demo test model mutants crash pairs soak-calls bench setup install fmt lint clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: ## a workflow from start to end in a private PostgreSQL (PG=15)
 	@PG=$(PG) .ci/demo
@@ -20,6 +20,18 @@ model: ## random commands beside a plain model of the rules (SEED=, OPS=, SECOND
 
 mutants: ## the same, of builds with bugs on purpose: each must be found
 	@PG=$(PG) $(MODEL) .ci/model mutants
+
+crash: ## kill a server under load, again and again: CYCLES=200
+	@.ci/setup $(PG)
+	@PG=$(PG) CYCLES=$(or $(CYCLES),200) .ci/cluster crash acknowledged
+
+pairs: ## every pair of calls in every way that two sessions meet
+	@.ci/setup $(PG)
+	@PG=$(PG) PAIRS=all .ci/cluster pairs
+
+soak-calls: ## a backend's memory over many calls: CALLS=10000000
+	@.ci/setup $(PG)
+	@PG=$(PG) PROFILE=release CALLS=$(or $(CALLS),10000000) .ci/cluster memory
 
 bench: ## measurements beside hand-written SQL (PG=15, ARGS="…")
 	@PG=$(PG) .ci/bench $(ARGS)

@@ -107,6 +107,34 @@ fn a_restored_dump_runs_its_tasks_to_the_end() {
     runs_to_the_end(&mut client, &receipt);
 }
 
+/// With pg_restore, several connections at a time.
+fn restore_in_parallel(database: &Database, dump: &[u8]) {
+    let file = std::env::temp_dir().join(format!("pgsw-{}-{}.dump", std::process::id(), database.name));
+    std::fs::write(&file, dump).expect("the dump can be written");
+    let mut command = program("pg_restore");
+    command.args(["--exit-on-error", "--jobs=3", "-U", "postgres", "-h"]).arg(&database.socket);
+    command.args(["-d", &database.name]).arg(&file);
+    run(command);
+    std::fs::remove_file(file).expect("the dump was there");
+}
+
+#[test]
+fn an_archive_restored_in_parallel_runs_its_tasks_to_the_end() {
+    let server = Server::start();
+    let from = server.database("archive_from");
+    let mut client = from.connect();
+    let receipt = in_mid_flight(&mut client);
+    let before = contents(&mut client);
+    // Whole, into nothing; data alone, into a new extension.
+    for (name, options) in [("archive_whole", vec!["-Fc"]), ("archive_data", vec!["-Fc", "--data-only"])] {
+        let to = if options.len() == 1 { server.empty_database(name) } else { server.database(name) };
+        restore_in_parallel(&to, &dump(&from, &options));
+        let mut client = to.connect();
+        assert_eq!(contents(&mut client), before);
+        runs_to_the_end(&mut client, &receipt);
+    }
+}
+
 #[test]
 fn a_data_only_dump_fits_a_new_extension() {
     let server = Server::start();

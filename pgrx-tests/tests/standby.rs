@@ -1,8 +1,8 @@
 //! A hot standby: whoever may read can read there; whatever writes is refused as PostgreSQL refuses it.
 mod cluster;
 
-use cluster::worker::claim;
-use cluster::{Server, count, one, refusal, templates, wait};
+use cluster::worker::{claim, complete};
+use cluster::{Server, count, invariants, one, refusal, templates, wait};
 use postgres::Client;
 
 /// A value for every argument without a default, by its name, such that a writer finds something to write.
@@ -121,6 +121,18 @@ fn readers_work_on_a_standby_and_writers_are_refused() {
 
     // The standby becomes a primary and goes on with the work.
     assert!(one::<bool>(&mut reader, "SELECT pg_promote()", &[]));
-    let steps = claim(&mut reader, "w", 10).unwrap();
+    let mut steps = claim(&mut reader, "w", 10).unwrap();
     assert_eq!(steps.len(), 4);
+    while !steps.is_empty() {
+        for step in &steps {
+            assert_eq!(complete(&mut reader, &step.receipt, "1").unwrap(), "accepted");
+        }
+        steps = claim(&mut reader, "w", 10).unwrap();
+    }
+    assert_eq!(count(&mut reader, "stepwise.tasks WHERE finished_at IS NULL"), 0);
+    assert_eq!(count(&mut reader, "stepwise.tasks WHERE state = 'complete'"), 4);
+    invariants::assert_sound(&mut reader);
+    // A report whose answer the old primary has given, and one that it has not.
+    assert_eq!(complete(&mut reader, &held.receipt, "2").unwrap(), "already_done");
+    assert_eq!(refusal(&mut reader, "SELECT stepwise.complete_step($1::text::uuid)", &[&failed.receipt]), "55000");
 }

@@ -34,6 +34,11 @@ static RESOLVE: Statement = Statement::write(
     "UPDATE stepwise.steps SET state = 'resolved_manually', results = coalesce($3, results) \
      WHERE task_id = $1 AND step_id = $2",
 );
+// All that may still change: a step that fails or is claimed meanwhile is waited for, and then seen as it has become.
+static LOCK_OPEN: Statement = Statement::write(
+    "SELECT 1 FROM stepwise.steps WHERE task_id = $1 AND state IN ('pending', 'in_progress', 'error') \
+     ORDER BY step_id FOR UPDATE",
+);
 static CANCEL_ALL: Statement = Statement::write(
     "UPDATE stepwise.steps SET state = 'cancelled' \
      WHERE task_id = $1 AND state IN ('pending', 'in_progress', 'error')",
@@ -90,8 +95,10 @@ pub fn act(
         let step_id = step_id(&task.template, task_id, step)?;
         let key = [param(task_id), param(step_id)];
         let rows = LOCK_STEP.run(spi, &key);
-        let state = rows.first().map(|row| row.want::<String>(1)).and_then(|state| StepState::parse(&state));
-        if !action.applies(state.unwrap_or(StepState::Cancelled))? {
+        // A purge may have removed the task while this waited for it.
+        let row = rows.first().ok_or(StoreError::TaskNotFound { task_id })?;
+        let state = StepState::parse(&row.want::<String>(1)).unwrap_or(StepState::Cancelled);
+        if !action.applies(state)? {
             return Ok(Outcome::AlreadyDone);
         }
         let [task, step] = key;
@@ -118,6 +125,7 @@ pub fn retry_task(task_id: i64, cause: Cause) -> Result<i32, StoreError> {
 fn change_task(task_id: i64, to: TaskState, steps: &'static Statement, cause: Cause) -> Result<i32, StoreError> {
     spi::session(|spi| {
         let before = task(spi, task_id)?;
+        LOCK_OPEN.run(spi, &[param(task_id)]);
         let changed = scope::writing(cause, || steps.run(spi, &[param(task_id)]).count);
         let from = task(spi, task_id)?.state;
         if changed == 0 && from != to && from.is_terminal() {

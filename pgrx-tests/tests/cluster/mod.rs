@@ -7,6 +7,7 @@ pub mod example_worker;
 pub mod handlers;
 pub mod invariants;
 pub mod monitoring;
+pub mod proxy;
 pub mod random;
 pub mod server;
 pub mod shapes;

@@ -13,9 +13,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub struct Server {
     dir: PathBuf,
+    bindir: PathBuf,
     process: Option<Child>,
     /// Further settings, `name=value`.
     settings: Vec<String>,
+    /// Megabytes of a disk that only this server sees.
+    small_disk: Option<u32>,
 }
 
 /// The user that servers run as, where it is not the test's own, with its numbers.
@@ -37,14 +40,22 @@ impl Account {
 
 /// A program of the server's, with the rights of the server's user and nothing of the test's environment.
 pub fn program(name: &str) -> Command {
-    let bindir = env::var("PG_STEPWISE_BINDIR").expect("PG_STEPWISE_BINDIR is the bin directory of a PostgreSQL");
+    program_of(&bindir(), name)
+}
+
+fn bindir() -> PathBuf {
+    env::var_os("PG_STEPWISE_BINDIR").expect("PG_STEPWISE_BINDIR is the bin directory of a PostgreSQL").into()
+}
+
+/// A program of this installation.
+pub fn program_of(bindir: &Path, name: &str) -> Command {
     let mut command = Command::new("setpriv");
     // A test that is killed takes its server with it.
     command.arg("--pdeathsig=QUIT");
     if let Some(account) = Account::of_server() {
         command.arg(format!("--reuid={}", account.uid)).arg(format!("--regid={}", account.gid)).arg("--clear-groups");
     }
-    command.arg(Path::new(&bindir).join(name));
+    command.arg(bindir.join(name));
     command.env_clear().envs([("HOME", "/"), ("PATH", "/usr/bin:/bin"), ("LANG", "C.UTF-8")]).current_dir("/");
     command.stdin(Stdio::null());
     command
@@ -68,12 +79,75 @@ impl Server {
     pub fn start_with(settings: &[&str]) -> Server {
         let mut server = Server::directory();
         server.settings = settings.iter().map(|setting| setting.to_string()).collect();
-        let mut initdb = program("initdb");
+        server.initialize();
+        server
+    }
+
+    /// A new cluster of another installation, started.
+    pub fn start_in(bindir: &str) -> Server {
+        let mut server = Server::directory();
+        server.bindir = PathBuf::from(bindir);
+        server.initialize();
+        server
+    }
+
+    fn initialize(&mut self) {
+        let mut initdb = program_of(&self.bindir, "initdb");
         initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "-D"]);
-        initdb.arg(server.data());
+        initdb.arg(self.data());
+        // Since 18 they are the default; pg_upgrade wants both clusters to be alike.
+        let mut version = program_of(&self.bindir, "initdb");
+        version.arg("--version");
+        let version = String::from_utf8(run(version)).expect("a version");
+        if version.split_whitespace().nth(2).and_then(|number| number.get(..2)) >= Some("18") {
+            initdb.arg("--no-data-checksums");
+        }
         run(initdb);
+        self.launch();
+    }
+
+    pub fn bindir(&self) -> &Path {
+        &self.bindir
+    }
+
+    /// A new cluster with a disk of so many megabytes beside its own, started.
+    pub fn start_on_small_disk(megabytes: u32) -> Server {
+        let mut server = Server::start();
+        server.stop();
+        fs::create_dir(server.small_disk()).expect("a new directory");
+        if let Some(account) = Account::of_server() {
+            chown(server.small_disk(), Some(account.uid), Some(account.gid)).expect("the directory can be given away");
+        }
+        server.small_disk = Some(megabytes);
         server.launch();
         server
+    }
+
+    /// Where the small disk is.
+    pub fn small_disk(&self) -> PathBuf {
+        self.dir.join("small")
+    }
+
+    /// The SQLSTATEs of a disk that is full: as root a file system of that size, otherwise a limit on the size of files,
+    /// which the kernel reports in another way.
+    pub fn disk_full_states(&self) -> &'static [&'static str] {
+        if Account::of_server().is_some() { &["53100"] } else { &["53100", "58030", "XX000"] }
+    }
+
+    /// Its file system is mounted in a namespace of the server's own, which ends with it.
+    fn with_small_disk(&self, command: Command, megabytes: u32) -> Command {
+        let mut outer = Command::new(if Account::of_server().is_some() { "unshare" } else { "prlimit" });
+        match Account::of_server() {
+            Some(account) => outer
+                .args(["--mount", "sh", "-c", "mount -t tmpfs -o \"$0\" small \"$1\"; shift; exec \"$@\""])
+                .arg(format!("size={megabytes}m,mode=700,uid={},gid={}", account.uid, account.gid))
+                .arg(self.small_disk()),
+            None => outer.arg(format!("--fsize={}", u64::from(megabytes) << 20)),
+        };
+        outer.arg(command.get_program()).args(command.get_args());
+        outer.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir("/");
+        outer.stdin(Stdio::null());
+        outer
     }
 
     /// A standby of this server, started.
@@ -93,7 +167,7 @@ impl Server {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // A socket's path has 107 bytes at most.
         let dir = PathBuf::from(format!("/tmp/pgsw-{}-{number}", std::process::id()));
-        let server = Server { dir, process: None, settings: Vec::new() };
+        let server = Server { dir, bindir: bindir(), process: None, settings: Vec::new(), small_disk: None };
         for path in [server.dir.clone(), server.data(), server.socket()] {
             fs::create_dir(&path).expect("a new directory");
             if let Some(account) = Account::of_server() {
@@ -104,7 +178,7 @@ impl Server {
         server
     }
 
-    fn data(&self) -> PathBuf {
+    pub fn data(&self) -> PathBuf {
         self.dir.join("data")
     }
 
@@ -130,7 +204,7 @@ impl Server {
 
     fn spawn(&self) -> Child {
         let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).expect("the log opens");
-        let mut command = program("postgres");
+        let mut command = program_of(&self.bindir, "postgres");
         command.arg("-D").arg(self.data());
         // fsync protects from a crash of the machine, which no test survives; compiled queries want an LLVM.
         for setting in ["listen_addresses=", "fsync=off", "jit=off", "max_connections=50", "deadlock_timeout=100ms"] {
@@ -140,6 +214,9 @@ impl Server {
             command.arg("-c").arg(setting);
         }
         command.arg("-c").arg(format!("unix_socket_directories={}", self.socket().display()));
+        if let Some(megabytes) = self.small_disk {
+            command = self.with_small_disk(command, megabytes);
+        }
         command.stdout(log.try_clone().expect("the log can be shared")).stderr(log);
         command.spawn().expect("the server starts")
     }
@@ -174,9 +251,28 @@ impl Server {
         process.wait().expect("the server has ended");
     }
 
+    /// Ends every process of the server with SIGKILL, as a loss of power does: none has time to notice that another is gone.
+    pub fn kill_all(&mut self) {
+        let mut process = self.process.take().expect("the server runs");
+        let parent = process.id().to_string();
+        let children = |name: std::ffi::OsString| {
+            let name = name.into_string().ok().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))?;
+            let stat = fs::read_to_string(format!("/proc/{name}/stat")).ok()?;
+            // After the name in parentheses: state, then the parent.
+            (stat.rsplit_once(") ")?.1.split(' ').nth(1)? == parent).then_some(name)
+        };
+        let pids =
+            fs::read_dir("/proc").expect("there are processes").filter_map(|entry| children(entry.ok()?.file_name()));
+        let pids: Vec<String> = pids.collect();
+        // The postmaster first, so that it starts no other; a child may have ended by itself meanwhile.
+        process.kill().expect("the server can be killed");
+        let _ = Command::new("kill").arg("-9").args(&pids).stderr(Stdio::null()).status();
+        process.wait().expect("the server has ended");
+    }
+
     /// Stops the server: it ends its backends and writes a checkpoint. The data stay.
     pub fn stop(&mut self) {
-        let mut stop = program("pg_ctl");
+        let mut stop = program_of(&self.bindir, "pg_ctl");
         stop.arg("-D").arg(self.data()).args(["-s", "-w", "-m", "fast", "stop"]);
         run(stop);
         self.process.take().expect("the server runs").wait().expect("the server has ended");
@@ -196,7 +292,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut process) = self.process.take() {
-            let mut stop = program("pg_ctl");
+            let mut stop = program_of(&self.bindir, "pg_ctl");
             stop.arg("-D").arg(self.data()).args(["-s", "-w", "-m", "immediate", "stop"]);
             if !stop.status().is_ok_and(|status| status.success()) {
                 let _ = process.kill();

@@ -1,0 +1,192 @@
+//! Processes end with SIGKILL, without a word: what was acknowledged is there afterwards, everything else is wholly
+//! there or not at all, and work goes on. `make crash CYCLES=200` kills the server more often.
+#[path = "../cluster/mod.rs"]
+mod cluster;
+mod ledger;
+
+use cluster::random::Random;
+use cluster::server::program;
+use cluster::worker::{claim, complete};
+use cluster::{Database, Server, count, invariants, one, templates, wait};
+use ledger::{Entry, Worker};
+use std::sync::mpsc::channel;
+use std::thread;
+
+#[test]
+fn the_step_of_a_killed_backend_can_be_claimed_again() {
+    let server = Server::start();
+    let database = server.database("crash_backend");
+    let mut client = database.connect();
+    templates::register(&mut client, &templates::chain("one", &["only"]));
+    templates::create(&mut client, "one", 2);
+    let held = claim(&mut client, "w", 1).unwrap().remove(0);
+
+    // A claim and a report, neither of them committed.
+    let mut doomed = database.connect();
+    doomed.batch_execute("BEGIN").unwrap();
+    assert_eq!(claim(&mut doomed, "doomed", 5).unwrap().len(), 1);
+    assert_eq!(complete(&mut doomed, &held.receipt, "1").unwrap(), "accepted");
+    let pid: i32 = one(&mut doomed, "SELECT pg_backend_pid()", &[]);
+    server.kill_backend(pid);
+    assert!(doomed.batch_execute("COMMIT").is_err());
+
+    // The server ends all its other backends after that, and begins anew.
+    wait::until("the server has noticed", || client.batch_execute("SELECT 1").err());
+    let mut client = wait::until("the server is back", || database.try_connect());
+    invariants::assert_sound(&mut client);
+    assert_eq!(count(&mut client, "stepwise.steps WHERE state = 'complete' OR worker = 'doomed'"), 0);
+    let again = claim(&mut client, "w", 5).unwrap();
+    assert_eq!(again.iter().map(|step| step.attempt).collect::<Vec<_>>(), [1]);
+    assert_eq!(complete(&mut client, &again[0].receipt, "2").unwrap(), "accepted");
+    assert_eq!(complete(&mut client, &held.receipt, "2").unwrap(), "accepted");
+    assert_eq!(count(&mut client, "stepwise.tasks WHERE state = 'complete'"), 2);
+    invariants::assert_sound(&mut client);
+}
+
+#[test]
+fn a_call_that_is_cut_off_in_its_middle_leaves_no_trace_and_no_lock() {
+    let server = Server::start();
+    let database = server.database("crash_call");
+    let mut client = database.connect();
+    templates::register(&mut client, &templates::chain("chain", &["first", "second"]));
+    templates::create(&mut client, "chain", 1);
+    let held = claim(&mut client, "w", 1).unwrap().remove(0);
+
+    // It has changed the step and its child when it has to wait for the task's row.
+    let mut holder = database.connect();
+    for cut in ["pg_terminate_backend", "pg_cancel_backend"] {
+        holder.batch_execute("BEGIN; SELECT FROM stepwise.tasks FOR UPDATE").unwrap();
+        let mut doomed = database.connect();
+        let pid: i32 = one(&mut doomed, "SELECT pg_backend_pid()", &[]);
+        let receipt = held.receipt.clone();
+        let call = thread::spawn(move || (complete(&mut doomed, &receipt, "1").unwrap_err(), doomed));
+        wait::until("the call waits", || {
+            one::<bool>(&mut client, "SELECT cardinality(pg_blocking_pids($1)) > 0", &[&pid]).then_some(())
+        });
+        assert!(one::<bool>(&mut client, &format!("SELECT {cut}($1)"), &[&pid]));
+        let (error, mut doomed) = call.join().unwrap();
+        let expected = if cut == "pg_cancel_backend" { "57014" } else { "57P01" };
+        assert_eq!(error.code().map(|code| code.code()), Some(expected), "{error:?}");
+        // A backend that was only told to leave off goes on.
+        assert_eq!(doomed.batch_execute("SELECT stepwise.now()").is_ok(), cut == "pg_cancel_backend");
+        holder.batch_execute("ROLLBACK").unwrap();
+        assert_eq!(
+            count(&mut client, "stepwise.steps WHERE state IN ('complete', 'pending') AND visible_at IS NULL"),
+            1
+        );
+        invariants::assert_sound(&mut client);
+        // Nothing is locked any more.
+        client.batch_execute("BEGIN; SELECT FROM stepwise.steps, stepwise.tasks FOR UPDATE NOWAIT; ROLLBACK").unwrap();
+    }
+    assert_eq!(complete(&mut client, &held.receipt, "2").unwrap(), "accepted");
+    assert_eq!(complete(&mut client, &held.receipt, "3").unwrap(), "already_done");
+    invariants::assert_sound(&mut client);
+}
+
+/// Every table and index of the extension, entry by entry, where the server has the extension that can.
+fn check_storage(database: &Database, client: &mut postgres::Client) -> bool {
+    if count(client, "pg_available_extensions WHERE name = 'amcheck'") == 0 {
+        return false;
+    }
+    let mut command = program("pg_amcheck");
+    command.args([
+        "-U",
+        "postgres",
+        "--install-missing",
+        "--schema=stepwise",
+        "--heapallindexed",
+        "--parent-check",
+        "-h",
+    ]);
+    let output = command.arg(&database.socket).arg(&database.name).output().expect("pg_amcheck starts");
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.is_empty(), "pg_amcheck: {said}{complained}");
+    true
+}
+
+#[test]
+fn acknowledged_calls_survive_the_kill_of_the_server_again_and_again() {
+    const WORKERS: usize = 4;
+    let cycles: u64 = std::env::var("CYCLES").map_or(5, |cycles| cycles.parse().expect("CYCLES is a number"));
+    let mut server = Server::start();
+    let database = server.database("crash_server");
+    let mut client = database.connect();
+    assert_eq!(one::<String>(&mut client, "SHOW synchronous_commit", &[]), "on");
+    client.batch_execute(ledger::PREPARE).unwrap();
+    templates::register(&mut client, &templates::ladder("ladder", 5));
+    templates::create(&mut client, "ladder", 50);
+
+    let (mut entries, mut acknowledged): (Vec<Entry>, usize) = (Vec::new(), 0);
+    let (mut held, mut random, mut checked) = (vec![Vec::new(); WORKERS], Random(7), 0);
+    for cycle in 1..=cycles {
+        let (progress, answers) = channel();
+        let mut workers: Vec<Worker> = held
+            .drain(..)
+            .enumerate()
+            .map(|(number, held)| Worker {
+                database: &database,
+                name: format!("worker {number} of cycle {cycle}"),
+                random: Random(cycle * 100 + number as u64),
+                entries: Vec::new(),
+                held,
+                in_doubt: None,
+            })
+            .collect();
+        thread::scope(|scope| {
+            for worker in &mut workers {
+                let progress = progress.clone();
+                // Nobody listens any more once the server has been killed.
+                scope.spawn(move || worker.run(|| progress.send(()).unwrap_or_default()));
+            }
+            // In the middle of the work, at another place each time.
+            for _ in 0..50 + random.below(150) {
+                answers.recv().expect("the workers work");
+            }
+            server.kill_all();
+        });
+        server.launch();
+
+        client = database.connect();
+        let (mut found, mut known) = (0, 0);
+        for worker in &mut workers {
+            found += ledger::check(&mut client, &worker.entries);
+            worker.repeat_what_is_in_doubt(&mut client);
+            known += worker.entries.iter().filter(|entry| entry.acknowledged).count();
+            entries.append(&mut worker.entries);
+            held.push(std::mem::take(&mut worker.held));
+        }
+        assert!(found > 0 && found as usize <= known);
+        acknowledged += known;
+        // All that there is, as long as that is quick.
+        if cycle <= 5 || cycle % 10 == 0 || cycle == cycles {
+            invariants::assert_sound(&mut client);
+            checked += u32::from(check_storage(&database, &mut client));
+        }
+        if cycle % 10 == 0 && cycle < cycles {
+            println!("{cycle} of {cycles} cycles, {acknowledged} calls acknowledged, {}", entries.len());
+        }
+    }
+
+    // Claims whose answer was lost come back when their leases end, and all goes on to its end.
+    client.batch_execute("SET stepwise.clock_offset = '2 hours'").unwrap();
+    loop {
+        let steps = claim(&mut client, "last", 1000).unwrap();
+        if steps.is_empty() {
+            break;
+        }
+        let sql = "SELECT count(*) FROM stepwise.complete_steps($1::text[]::uuid[]) WHERE outcome <> 'accepted'";
+        assert_eq!(one::<i64>(&mut client, sql, &[&cluster::worker::receipts(&steps)]), 0);
+    }
+    assert_eq!(count(&mut client, "stepwise.tasks WHERE finished_at IS NULL"), 0);
+    let found = ledger::check(&mut client, &entries);
+    assert_eq!(found as usize, acknowledged);
+    invariants::assert_sound(&mut client);
+    let storage = match checked {
+        0 => "amcheck is not installed with this server: storage was not checked entry by entry".to_owned(),
+        times => format!("pg_amcheck found nothing, {times} times"),
+    };
+    println!(
+        "{cycles} cycles survived; {} calls sent, {acknowledged} acknowledged, {found} of these found; {storage}",
+        entries.len()
+    );
+}

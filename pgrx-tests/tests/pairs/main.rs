@@ -1,0 +1,276 @@
+//! Every pair of calls that change steps, each in a session of its own, about the same step, a step and its child, two steps
+//! with a common child, the last two of a task, or overlapping batches: nobody deadlocks, and the end is that of some
+//! serial order. What that is, the calls say themselves, one after the other on a fresh copy.
+//!
+//! Two calls meet in several ways: one waits for the other's commit or rollback, one has an older snapshot, or a third session
+//! holds up both in their middle. Without `PAIRS=all` (`make pairs`) some of these take turns.
+#[path = "../cluster/mod.rs"]
+mod cluster;
+mod fixtures;
+mod operations;
+mod session;
+
+use cluster::{Database, Server, one};
+use fixtures::{FIXTURES, Fixture, PREPARE};
+use operations::{Held, OPERATIONS, Operation};
+use postgres::{Client, SimpleQueryMessage};
+use session::Session;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// How the two calls meet.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Meeting {
+    /// A calls; B calls, and waits if it must; A commits, then B.
+    Commit(Level),
+    /// The same, but A rolls back.
+    Rollback,
+    /// B has its snapshot; A calls and commits; B calls and commits.
+    OldSnapshot(Level),
+    /// A third session has a row; A and B call and may wait for it at the same time; the row is let go.
+    HeldUp(&'static str),
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Level {
+    ReadCommitted,
+    RepeatableRead,
+    Serializable,
+}
+
+impl Level {
+    fn begin(self) -> &'static str {
+        match self {
+            Level::ReadCommitted => "BEGIN ISOLATION LEVEL READ COMMITTED",
+            Level::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ",
+            Level::Serializable => "BEGIN ISOLATION LEVEL SERIALIZABLE",
+        }
+    }
+}
+
+const TASK: &str = "SELECT FROM stepwise.tasks FOR UPDATE";
+const PARENT: &str = "SELECT FROM stepwise.steps WHERE step_id = 1 FOR UPDATE";
+const CHILD: &str = "SELECT FROM stepwise.steps WHERE step_id > 1 ORDER BY step_id DESC LIMIT 1 FOR UPDATE";
+
+/// For every pair.
+const ALWAYS: &[Meeting] = &[Meeting::Commit(Level::ReadCommitted), Meeting::HeldUp(TASK)];
+/// One of these for each pair, in turn.
+const IN_TURN: &[Meeting] =
+    &[Meeting::Rollback, Meeting::OldSnapshot(Level::RepeatableRead), Meeting::Commit(Level::Serializable)];
+const MORE: &[Meeting] = &[
+    Meeting::Commit(Level::RepeatableRead),
+    Meeting::OldSnapshot(Level::Serializable),
+    Meeting::HeldUp(PARENT),
+    Meeting::HeldUp(CHILD),
+];
+
+/// What a pair of calls comes to: A's answer, B's answer, and all that is stored then.
+type End = (String, String, String);
+
+/// One database with its sessions. A fixture is worked on in one lane only.
+struct Lane {
+    admin: Client,
+    holder: Client,
+    a: Session,
+    b: Session,
+    /// Serial ends by what is done one after the other; `None`: the call is left out.
+    known: HashMap<[Option<(usize, usize)>; 2], End>,
+}
+
+impl Lane {
+    fn new(database: &Database) -> Lane {
+        let mut admin = database.connect();
+        admin.batch_execute(PREPARE).unwrap();
+        let connect = || {
+            let mut client = database.connect();
+            client.batch_execute("SET deadlock_timeout = '10ms'").unwrap();
+            client
+        };
+        Lane { admin, holder: connect(), a: Session::new(connect()), b: Session::new(connect()), known: HashMap::new() }
+    }
+
+    fn setup(&mut self, fixture: &Fixture) -> Vec<Held> {
+        let messages = self.admin.simple_query(&fixture.setup()).unwrap();
+        let rows = messages.iter().filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let mut held: Vec<Held> = rows
+            .map(|row| Held {
+                task_id: row.get(0).unwrap().parse().unwrap(),
+                step_id: row.get(1).unwrap().parse().unwrap(),
+                receipt: row.get(2).unwrap().to_owned(),
+            })
+            .collect();
+        held.sort_by_key(|step| (step.task_id, step.step_id));
+        held
+    }
+
+    /// Calls one after the other: session (0: A, 1: B) and operation.
+    fn serial(&mut self, fixture: &Fixture, order: [Option<(usize, usize)>; 2]) -> End {
+        if let Some(end) = self.known.get(&order) {
+            return end.clone();
+        }
+        self.admin.batch_execute("BEGIN").unwrap();
+        let held = self.setup(fixture);
+        let mut answers = ["nothing".to_owned(), "nothing".to_owned()];
+        for (session, operation) in order.into_iter().flatten() {
+            let sql = OPERATIONS[operation].sql(["A", "B"][session], fixture.targets[session], &held);
+            answers[session] = one(&mut self.admin, "SELECT pair.answer($1)", &[&sql]);
+        }
+        let stored = stored(&mut self.admin);
+        self.admin.batch_execute("ROLLBACK").unwrap();
+        let [a, b] = answers;
+        let end = (a, b, stored);
+        self.known.insert(order, end.clone());
+        end
+    }
+
+    /// The calls at the same time.
+    fn concurrent(&mut self, fixture: &Fixture, meeting: Meeting, operations: [&Operation; 2]) -> End {
+        let held = self.setup(fixture);
+        let [call_a, call_b] =
+            [0, 1].map(|session| operations[session].sql(["A", "B"][session], fixture.targets[session], &held));
+        let (answer_a, answer_b) = match meeting {
+            Meeting::HeldUp(row) => {
+                self.holder.batch_execute(&format!("BEGIN; {row}")).unwrap();
+                self.a.send(call_a);
+                let first = self.a.answer_unless_blocked(&mut self.admin);
+                self.b.send(call_b);
+                let second = self.b.answer_unless_blocked(&mut self.admin);
+                self.holder.batch_execute("COMMIT").unwrap();
+                (first.unwrap_or_else(|| self.a.answer()), second.unwrap_or_else(|| self.b.answer()))
+            }
+            Meeting::Commit(level) => {
+                let begin = level.begin();
+                let mut first = self.a.call(&format!("{begin}; {call_a}"));
+                self.b.send(format!("{begin}; {call_b}"));
+                let second = self.b.answer_unless_blocked(&mut self.admin);
+                first = end_transaction(&self.a, begin, &call_a, first);
+                let second = second.unwrap_or_else(|| self.b.answer());
+                (first, end_transaction(&self.b, begin, &call_b, second))
+            }
+            Meeting::Rollback => {
+                self.a.call(&format!("BEGIN; {call_a}"));
+                self.b.send(call_b);
+                let second = self.b.answer_unless_blocked(&mut self.admin);
+                self.a.call("ROLLBACK");
+                ("nothing".to_owned(), second.unwrap_or_else(|| self.b.answer()))
+            }
+            Meeting::OldSnapshot(level) => {
+                let begin = level.begin();
+                self.b.call(&format!("{begin}; SELECT count(*) FROM stepwise.tasks"));
+                let first = self.a.call(&format!("{begin}; {call_a}"));
+                let first = end_transaction(&self.a, begin, &call_a, first);
+                let second = self.b.call(&call_b);
+                (first, end_transaction(&self.b, begin, &call_b, second))
+            }
+        };
+        let stored = stored(&mut self.admin);
+        self.admin.batch_execute("SELECT pair.clean()").unwrap();
+        (answer_a, answer_b, stored)
+    }
+
+    /// Whether the end is that of some serial order; what differs otherwise.
+    fn check(&mut self, fixture: &Fixture, meeting: Meeting, pair: [usize; 2]) -> Result<(), String> {
+        let operations = pair.map(|operation| &OPERATIONS[operation]);
+        let end = self.concurrent(fixture, meeting, operations);
+        let [a, b] = [Some((0, pair[0])), Some((1, pair[1]))];
+        let mut orders = if meeting == Meeting::Rollback { vec![[None, b]] } else { vec![[a, b], [b, a]] };
+        // A claim that finds everything locked finds nothing.
+        if operations[1].passes_over {
+            orders.push(if meeting == Meeting::Rollback { [None, None] } else { [a, None] });
+        }
+        if operations[0].passes_over && meeting != Meeting::Rollback {
+            orders.push([None, b]);
+        }
+        if matches!(meeting, Meeting::HeldUp(_)) && operations.iter().all(|operation| operation.passes_over) {
+            orders.push([None, None]);
+        }
+        for order in &orders {
+            if self.serial(fixture, *order) == end {
+                return Ok(());
+            }
+        }
+        let serial: Vec<String> = orders.iter().map(|order| show(&self.serial(fixture, *order))).collect();
+        let [a, b] = operations.map(|operation| operation.name);
+        Err(format!(
+            "{}: {a} and {b}, {meeting:?}, came to\n{}\nserial orders come to\n{}",
+            fixture.name,
+            show(&end),
+            serial.join("\n--\n")
+        ))
+    }
+}
+
+fn stored(client: &mut Client) -> String {
+    one::<Option<String>>(client, "SELECT pair.dump()", &[]).unwrap_or_default()
+}
+
+fn show((a, b, stored): &End) -> String {
+    format!("A: {a}\nB: {b}\n{stored}")
+}
+
+/// Commits. What could not be serialized is done once more, by when the other one has ended.
+fn end_transaction(session: &Session, begin: &str, call: &str, mut answer: String) -> String {
+    let unserializable = "refused 40001";
+    for _ in 0..3 {
+        let ended = session.call(if answer.starts_with("refused") { "ROLLBACK" } else { "COMMIT" });
+        if answer != unserializable && ended != unserializable {
+            return answer;
+        }
+        assert!(!begin.ends_with("READ COMMITTED"), "{call}: refused with 40001 at READ COMMITTED");
+        answer = session.call(&format!("{begin}; {call}"));
+    }
+    panic!("{call}: refused with 40001 again and again");
+}
+
+#[test]
+fn every_pair_of_calls_comes_to_the_same_as_some_serial_order() {
+    let server = Server::start_with(&["autovacuum_naptime=1s"]);
+    let all = std::env::var("PAIRS").is_ok_and(|pairs| pairs == "all");
+    // The rules are the same on every major: one of them is looked at more closely.
+    let major: i32 =
+        one(&mut server.connect("postgres"), "SELECT current_setting('server_version_num')::integer / 10000", &[]);
+    let meetings = |fixture: usize, a: usize, b: usize| match (all, major) {
+        (true, _) => [ALWAYS, IN_TURN, MORE].concat(),
+        (false, 15) => [ALWAYS, &[IN_TURN[(fixture + a + b) % IN_TURN.len()]]].concat(),
+        (false, _) => vec![[ALWAYS, IN_TURN].concat()[(fixture + a + b) % 5]],
+    };
+    let (next, met, deadlocks) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let wrong = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for number in 0..4 {
+            let database = server.database(&format!("pairs_{number}"));
+            let (next, met, deadlocks, wrong, meetings) = (&next, &met, &deadlocks, &wrong, &meetings);
+            scope.spawn(move || {
+                let mut lane = Lane::new(&database);
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(fixture) = FIXTURES.get(number) else { break };
+                    lane.known.clear();
+                    for (a, b) in (0..OPERATIONS.len()).flat_map(|a| (0..OPERATIONS.len()).map(move |b| (a, b))) {
+                        for meeting in meetings(number, a, b) {
+                            let result = lane.check(fixture, meeting, [a, b]);
+                            wrong.lock().unwrap().extend(result.err());
+                            met.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+                let sql = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+                deadlocks.fetch_add(one::<i64>(&mut lane.admin, sql, &[]) as usize, Ordering::Relaxed);
+            });
+        }
+    });
+    let (met, pairs) = (met.into_inner(), OPERATIONS.len() * OPERATIONS.len() * FIXTURES.len());
+    println!("{met} meetings of {pairs} ordered pairs: {} calls, {} fixtures", OPERATIONS.len(), FIXTURES.len());
+    assert_eq!(met, pairs * meetings(0, 0, 0).len());
+    let wrong = wrong.into_inner().unwrap();
+    if !wrong.is_empty() {
+        let shown = wrong.iter().take(10).cloned().collect::<Vec<_>>().join("\n\n");
+        panic!("{} of {met} meetings are like no serial order, such as\n{shown}", wrong.len());
+    }
+    assert_eq!(deadlocks.into_inner(), 0);
+}
