@@ -129,10 +129,7 @@ fn fail(old: &StepRow, asked: &StepRow, rule: &StepRule, key: StepKey, now: Time
     let visible_at = if waits || failed_for_good(StepState::Error, asked.attempts, asked.retryable, rule) {
         None
     } else if let Some(seconds) = asked.backoff_request_seconds {
-        let due = asked.last_attempted_at.unwrap_or(failed_at).plus(Span::from_secs(i64::from(seconds)));
-        // Since its lease was over the step could be claimed, and has waited for that.
-        let lease_end = old.visible_at.filter(|&end| old.state == StepState::InProgress && end <= failed_at);
-        Some(lease_end.map_or(due, |end| due.max(end)))
+        Some(asked.last_attempted_at.unwrap_or(failed_at).plus(Span::from_secs(i64::from(seconds))))
     } else {
         Some(failed_at.plus(rule.backoff.after(asked.attempts, key.task_id, key.step_id)))
     };
@@ -256,10 +253,6 @@ mod tests {
         assert_eq!(claimable_since(&fail(running, Some(5000))), Some(Timestamp(5_000_000_000)));
         // One that was over before the failure: the failure.
         assert_eq!(claimable_since(&fail(running, Some(0))), Some(NOW));
-        // A lease that was over before: its end.
-        let lease_end = Some(Timestamp(NOW.0 - 7));
-        let lost = fail(StepRow { visible_at: lease_end, ..running }, Some(0));
-        assert_eq!((lost.visible_at, claimable_since(&lost)), (lease_end, lease_end));
     }
 
     #[test]
