@@ -42,7 +42,7 @@ BEGIN
                -- A start that was asked for may lie before the task was made.
                percentile_cont(ARRAY[0.5, 0.9, 0.95, 0.99])
                    WITHIN GROUP (ORDER BY h.at - greatest(h.ready_at, k.created_at))
-                   FILTER (WHERE h.ready_at IS NOT NULL) AS wait,
+                   FILTER (WHERE h.to_state = 'in_progress' AND h.ready_at IS NOT NULL) AS wait,
                -- The end of a lease does not tell how long the work took.
                percentile_cont(ARRAY[0.5, 0.9, 0.95, 0.99]) WITHIN GROUP (ORDER BY h.at - h.claimed_at)
                    FILTER (WHERE h.to_state IN ('complete', 'error')

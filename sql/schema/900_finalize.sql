@@ -179,7 +179,7 @@ COMMENT ON COLUMN stepwise.transitions.event_id IS 'Order within a task; across 
 COMMENT ON COLUMN stepwise.transitions.task_id IS 'The task';
 COMMENT ON COLUMN stepwise.transitions.tx IS 'The transaction that made the change';
 COMMENT ON COLUMN stepwise.transitions.at IS 'When, by stepwise.now()';
-COMMENT ON COLUMN stepwise.transitions.ready_at IS 'Of a claim: since when the step could be claimed. at less this is how long it waited for a worker';
+COMMENT ON COLUMN stepwise.transitions.ready_at IS 'Of a claim: since when the step could be claimed; at less this is how long it waited for a worker. Of an attempt that was lost: the end of its lease';
 COMMENT ON COLUMN stepwise.transitions.claimed_at IS 'Of the end of an attempt: when it was claimed. at less this is how long it ran';
 COMMENT ON COLUMN stepwise.transitions.step_id IS 'The step; NULL: a change of the task itself';
 COMMENT ON COLUMN stepwise.transitions.attempt IS 'The attempt of the step that the change belongs to';

@@ -37,10 +37,12 @@ pub struct StepChange {
     pub backoff_request_seconds: Option<i32>,
     /// The time that the change stamped on the row.
     pub at: Timestamp,
-    /// Of a claim: since when the step could be claimed.
+    /// Of a claim: since when the step could be claimed. Of a lost attempt: the end of its lease.
     pub ready_at: Option<Timestamp>,
     /// Of the end of an attempt: when it was claimed.
     pub claimed_at: Option<Timestamp>,
+    /// Of a claim: perhaps the last attempt was lost with its lease, whose end only history keeps.
+    pub follows_lost_lease: bool,
 }
 
 impl StepChange {
@@ -119,6 +121,11 @@ pub fn has_begun(task_id: i64) -> bool {
 /// Whether the statement is a claim, which takes places under limits before its steps.
 pub fn is_claiming() -> bool {
     STACK.with_borrow(|stack| stack.last().is_some_and(|top| top.pending_tasks.is_some()))
+}
+
+/// Whether the statement ends attempts whose leases are over.
+pub fn is_expiring() -> bool {
+    STACK.with_borrow(|stack| stack.last().is_some_and(|top| top.cause.reason.as_deref() == Some(LEASE_EXPIRED)))
 }
 
 /// Runs a statement of the propagation itself; returns the rows of `steps` that changed under it.

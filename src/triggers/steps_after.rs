@@ -63,11 +63,15 @@ fn stamp(new: &SlotRow, to: StepState) -> Option<Timestamp> {
     })
 }
 
-/// Since when a step that is claimed could be: not for a wait, which its signal takes before its time.
-fn ready_at(old: &SlotRow, from: StepState, to: StepState, claimed_at: Timestamp) -> Option<Timestamp> {
-    let claimed = from != to && to == StepState::InProgress;
-    let since = claimed.then(|| claimable_since(&steps_before::read(old)))?;
-    since.filter(|&since| since.is_finite() && since <= claimed_at)
+/// Since when a step that is claimed could be: not for a wait, which its signal takes before its time. At the end of a
+/// lease: since when it can be claimed again.
+fn ready_at(old: &SlotRow, from: StepState, to: StepState, at: Timestamp) -> Option<Timestamp> {
+    let since = match (from, to) {
+        (StepState::Pending | StepState::Error, StepState::InProgress) => claimable_since(&steps_before::read(old)),
+        (StepState::InProgress, StepState::Error) if scope::is_expiring() => old.get(column::VISIBLE_AT),
+        _ => None,
+    };
+    since.filter(|&since| since.is_finite() && since <= at)
 }
 
 /// When the attempt began that ends. A wait has none: its signal takes and completes it at once.
@@ -111,6 +115,10 @@ fn change(old: &SlotRow, new: &SlotRow, from: StepState, to: StepState, now: Tim
         at,
         ready_at: ready_at(old, from, to, at),
         claimed_at: claimed_at(old, from, to),
+        // As an expired lease leaves it.
+        follows_lost_lease: from == StepState::Error
+            && to == StepState::InProgress
+            && old.get::<i32>(column::BACKOFF_REQUEST_SECONDS) == Some(0),
     })
 }
 
