@@ -1,10 +1,13 @@
 # What people type. The work is done by the scripts in .ci/.
 PG ?= 15
 
-.PHONY: help demo test bench setup install fmt lint clean
+.PHONY: help demo test bench setup install fmt lint fuzz supply-chain clean
+
+# How long make fuzz runs each target.
+SECONDS ?= 600
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
 demo: ## a workflow from start to end in a private PostgreSQL (PG=15)
 	@PG=$(PG) .ci/demo
@@ -29,6 +32,14 @@ fmt: ## format the code
 lint: ## format and lints, as the tests check them
 	@.ci/setup $(PG)
 	@SUITES="fmt clippy" .ci/test $(PG)
+
+fuzz: ## look for inputs that break the pure parts: SECONDS=600 for each target, ARGS="engine …"
+	@.ci/setup $(PG)
+	@.ci/fuzz $(SECONDS) $(ARGS)
+
+supply-chain: ## licences, sources and advisories of dependencies (advisories come from GitHub)
+	@.ci/setup $(PG)
+	@.ci/supply --advisories
 
 clean: ## stop the servers of this checkout and remove what was built
 	@.ci/clean
