@@ -3,7 +3,7 @@ PG ?= 15
 MODEL = PG_STEPWISE_MODEL_SEED="$(SEED)" PG_STEPWISE_MODEL_OPS="$(OPS)" PG_STEPWISE_MODEL_SECONDS="$(SECONDS)" \
   PG_STEPWISE_MODEL_SESSIONS="$(SESSIONS)" PG_STEPWISE_MODEL_ISOLATION="$(ISOLATION)"
 
-.PHONY: help demo test model mutants crash pairs soak-calls bench setup install fmt lint clean
+.PHONY: help demo test model mutants crash pairs soak-calls bench setup install fmt lint fuzz supply-chain clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -49,6 +49,14 @@ fmt: ## format the code
 lint: ## format and lints, as the tests check them
 	@.ci/setup $(PG)
 	@SUITES="fmt clippy" .ci/test $(PG)
+
+fuzz: ## look for inputs that break the pure parts: SECONDS=600 for each target, ARGS="engine …"
+	@.ci/setup $(PG)
+	@.ci/fuzz $(SECONDS) $(ARGS)
+
+supply-chain: ## licences, sources and advisories of dependencies (advisories come from GitHub)
+	@.ci/setup $(PG)
+	@.ci/supply --advisories
 
 clean: ## stop the servers of this checkout and remove what was built
 	@.ci/clean

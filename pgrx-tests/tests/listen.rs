@@ -267,3 +267,25 @@ fn nothing_is_heard_of_what_rolls_back() {
     client.batch_execute("ROLLBACK TO before; COMMIT").unwrap();
     assert_eq!(hear(&mut listener, &mut client), []);
 }
+
+#[test]
+fn the_trace_of_a_task_is_in_each_of_its_events_and_in_no_other() {
+    let server = Server::start();
+    let database = server.database("listen_trace");
+    let (mut listener, mut client) = (listener(&database), database.connect());
+    templates::register(&mut client, &templates::chain("one", &["only"]));
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let traced: i64 = one(&mut client, "SELECT stepwise.create_task('one', traceparent => $1)", &[&trace]);
+    one::<i64>(&mut client, "SELECT stepwise.create_task('one')", &[]);
+    // Both in one statement, as a claim and a batch of reports do it.
+    let work = "SELECT array_agg(receipt) FROM stepwise.claim_steps('w', max_steps => 2)";
+    client.execute(&format!("SELECT stepwise.complete_steps(({work}))"), &[]).unwrap();
+    let heard = hear(&mut listener, &mut client);
+    for (channel, events) in [("stepwise_step", 2), ("stepwise_task", 5)] {
+        let payloads: Vec<Value> = on(&heard, channel).map(|payload| serde_json::from_str(payload).unwrap()).collect();
+        let (ours, others): (Vec<&Value>, Vec<&Value>) = payloads.iter().partition(|event| event["task_id"] == traced);
+        assert_eq!((ours.len(), others.len()), (events, events), "{channel}");
+        assert!(ours.iter().all(|event| event["traceparent"] == trace), "{ours:?}");
+        assert!(others.iter().all(|event| event.get("traceparent").is_none()), "{others:?}");
+    }
+}

@@ -6,6 +6,7 @@
 pub use super::refusal::Refusal;
 use super::rule::{StepKind, StepRule};
 use super::state::StepState;
+use super::time::{Span, Timestamp};
 use super::transition::failed_for_good;
 
 /// An operator's action on one step.
@@ -70,9 +71,36 @@ pub fn may_back_off(
     }
 }
 
+/// A backoff of `seconds` from `now`, as it is stored: in seconds from the last attempt, like the wait that a worker asks
+/// for, or from the failure of a step that was put into error without an attempt; and when it ends. Of a pending step
+/// without an attempt, which has neither, only the end counts.
+pub fn back_off(
+    state: StepState,
+    last_attempted_at: Option<Timestamp>,
+    last_failure_at: Option<Timestamp>,
+    seconds: i32,
+    now: Timestamp,
+) -> (i32, Timestamp) {
+    let from = last_attempted_at.or(last_failure_at.filter(|_| state == StepState::Error));
+    let elapsed = from.map_or(0, |at| now.since(at).0.max(0) / 1_000_000);
+    let stored = i32::try_from(elapsed).unwrap_or(i32::MAX).saturating_add(seconds);
+    (stored, from.unwrap_or(now).plus(Span::from_secs(i64::from(stored))))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_backoff_counts_from_what_the_step_has_behind_it() {
+        let at = |seconds: i64| Timestamp(seconds * 1_000_000);
+        let of = |state, attempt, failure| back_off(state, attempt, failure, 10, at(100));
+        assert_eq!(of(StepState::Error, Some(at(40)), Some(at(50))), (70, at(110)));
+        assert_eq!(of(StepState::Error, None, Some(at(50))), (60, at(110)));
+        // The failure was that of an attempt before a reset.
+        assert_eq!(of(StepState::Pending, None, Some(at(50))), (10, at(110)));
+        assert_eq!(back_off(StepState::Error, Some(at(0)), None, i32::MAX, at(100)).0, i32::MAX);
+    }
 
     #[test]
     fn what_is_so_already_stays() {

@@ -7,9 +7,9 @@ use super::graph_cache::{self, CachedTemplate};
 use super::history;
 use super::report::Outcome;
 use super::scope::{self, Cause, StepChange};
-use crate::engine::operate::{Action, Refusal, may_back_off};
+use crate::engine::operate::{Action, Refusal, back_off, may_back_off};
 use crate::engine::state::{StepState, TaskState};
-use crate::engine::time::{Span, Timestamp};
+use crate::engine::time::Timestamp;
 use crate::events;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::spi::{self, Row, Session, Statement};
@@ -25,7 +25,7 @@ pub enum StepRef {
 
 static TASK: Statement = Statement::fresh("SELECT template_id, state FROM stepwise.tasks WHERE task_id = $1");
 static LOCK_STEP: Statement = Statement::write(
-    "SELECT state, queue_id, attempts, worker, remaining_parents, retryable, last_attempted_at \
+    "SELECT state, queue_id, attempts, worker, remaining_parents, retryable, last_attempted_at, last_failure_at \
      FROM stepwise.steps WHERE task_id = $1 AND step_id = $2 FOR UPDATE",
 );
 static SET_STATE: Statement =
@@ -147,11 +147,7 @@ pub fn set_backoff(task_id: i64, step: &StepRef, seconds: i32, cause: Cause) -> 
         };
         let state = StepState::parse(&row.want::<String>(1)).unwrap_or(StepState::Cancelled);
         may_back_off(state, row.want(5), row.want(3), row.get(6), &step.rule)?;
-        // Stored as seconds from the last attempt, like the wait that a worker asks for.
-        let last_attempt: Option<Timestamp> = row.get(7);
-        let elapsed = last_attempt.map_or(0, |at| now.since(at).0.max(0) / 1_000_000);
-        let stored = i32::try_from(elapsed).unwrap_or(i32::MAX).saturating_add(seconds);
-        let visible_at = last_attempt.unwrap_or(now).plus(Span::from_secs(i64::from(stored)));
+        let (stored, visible_at) = back_off(state, row.get(7), row.get(8), seconds, now);
         scope::writing(cause.clone(), || {
             SET_BACKOFF.run(spi, &[param(task_id), param(step_id), param(stored), param(visible_at)]);
         });

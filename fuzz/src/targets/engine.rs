@@ -4,7 +4,7 @@ use super::pictures::parents;
 use crate::engine::backoff::Backoff;
 use crate::engine::cascade::{Settled, falls};
 use crate::engine::graph::Graph;
-use crate::engine::operate::may_back_off;
+use crate::engine::operate::{back_off, may_back_off};
 use crate::engine::outcome::{TaskRow, is_sound, settle};
 use crate::engine::readiness::{StepFacts, Surroundings, evaluate};
 use crate::engine::rule::{StepKind, StepRule};
@@ -129,9 +129,8 @@ impl Model {
             let may = may_back_off(row.state, row.remaining_parents, row.attempts, row.retryable, &self.rules[index]);
             if may.is_ok() && row.visible_at.is_some() {
                 let seconds = bytes.int_in_range(0..=3600)?;
-                let from = row.last_attempted_at.unwrap_or(self.now);
-                let visible_at = Some(from.plus(Span::from_secs(seconds.into())));
-                self.rows[index] = StepRow { backoff_request_seconds: Some(seconds), visible_at, ..row };
+                let (stored, at) = back_off(row.state, row.last_attempted_at, row.last_failure_at, seconds, self.now);
+                self.rows[index] = StepRow { backoff_request_seconds: Some(stored), visible_at: Some(at), ..row };
             }
             return Ok(());
         }

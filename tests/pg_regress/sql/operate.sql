@@ -151,3 +151,18 @@ SELECT state, total_steps, live_steps, completed_steps, cancelled_steps FROM ste
 SELECT stepwise.create_task('fan') AS fan \gset
 SELECT stepwise.cancel_task(:fan);
 SELECT count(*), count(DISTINCT metadata) AS metadata FROM stepwise.transitions WHERE task_id = :fan;
+
+-- A backoff of a step that was put into error without an attempt: what is asked for, what is said and what is claimed agree.
+SELECT test.template('never', 'a');
+SELECT stepwise.create_task('never') AS never \gset
+UPDATE stepwise.steps SET state = 'error' WHERE task_id = :never;
+SET stepwise.clock_offset = '1 hour';
+SELECT stepwise.set_backoff(:never, 'a', '10 minutes');
+SELECT ready_for_execution, date_trunc('minute', next_retry_at - stepwise.now() + interval '1 second') AS wait
+FROM stepwise.get_step_readiness_status(:never);
+SELECT ready_for_execution FROM stepwise.get_step_readiness_status_sql(:never);
+SELECT reason, date_trunc('minute', until - stepwise.now() + interval '1 second') AS wait FROM stepwise.explain_step(:never, 'a');
+SET stepwise.clock_offset = '71 minutes';
+SELECT ready_for_execution FROM stepwise.get_step_readiness_status(:never);
+SELECT count(*) AS claimed FROM stepwise.claim_steps('w', '{n}', 1000) WHERE task_id = :never;
+RESET stepwise.clock_offset;
