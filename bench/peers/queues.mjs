@@ -2,7 +2,7 @@
 // number of jobs for each; every contender in turn, in each round. Prints one JSON line per contender and round.
 import pg from "pg";
 import { performance } from "node:perf_hooks";
-import { run, runMigrations, makeWorkerUtils } from "graphile-worker";
+import { Logger, run, runMigrations, makeWorkerUtils } from "graphile-worker";
 import { PgBoss } from "pg-boss";
 
 const jobs = Number(process.env.JOBS ?? 5000);
@@ -46,10 +46,13 @@ const stepwise = (batch) => async () => {
 // Settings of its own: as it starts, or with the batching that its documentation advises for throughput.
 const graphile = (concurrency, worker) => async () => {
   const pgPool = new pg.Pool({ ...connection, max: concurrency + 2 });
-  const preset = { worker };
-  const options = { pgPool, preset, noHandleSignals: true, concurrency };
-  await runMigrations({ pgPool });
-  const utils = await makeWorkerUtils({ pgPool });
+  pgPool.on("error", console.error).on("connect", (client) => client.on("error", console.error));
+  // A line for each job would be most of the work.
+  const logger = new Logger(() => () => {});
+  const preset = { worker: { ...worker, logger } };
+  const options = { pgPool, preset, logger, noHandleSignals: true, concurrency };
+  await runMigrations({ pgPool, logger });
+  const utils = await makeWorkerUtils({ pgPool, logger });
   for (let left = jobs; left > 0; left -= 1000) {
     await utils.addJobs(Array.from({ length: Math.min(left, 1000) }, () => ({ identifier: "noop", payload: {} })));
   }
