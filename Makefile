@@ -3,7 +3,7 @@ PG ?= 15
 MODEL = PG_STEPWISE_MODEL_SEED="$(SEED)" PG_STEPWISE_MODEL_OPS="$(OPS)" PG_STEPWISE_MODEL_SECONDS="$(SECONDS)" \
   PG_STEPWISE_MODEL_SESSIONS="$(SESSIONS)" PG_STEPWISE_MODEL_ISOLATION="$(ISOLATION)"
 
-.PHONY: help demo test model mutants crash pairs soak-calls bench setup install fmt lint fuzz supply-chain clean
+.PHONY: help demo test model mutants crash pairs soak-calls bench bench-full bench-peers setup install fmt lint fuzz supply-chain clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -33,8 +33,14 @@ soak-calls: ## a backend's memory over many calls: CALLS=10000000
 	@.ci/setup $(PG)
 	@PG=$(PG) PROFILE=release CALLS=$(or $(CALLS),10000000) .ci/cluster memory
 
-bench: ## measurements beside hand-written SQL (PG=15, ARGS="…")
+bench: ## measurements beside hand-written SQL, the short set (PG=15, ARGS="…")
 	@PG=$(PG) .ci/bench $(ARGS)
+
+bench-full: ## all measurements at their full sizes, some hours; results in bench/results
+	@PG=$(PG) .ci/bench --full --json bench/results/$$(date -u +%Y-%m-%d)-pg$(PG)-full.json $(ARGS)
+
+bench-peers: ## beside graphile-worker, pg-boss and DBOS, which it fetches from npm and PyPI
+	@PG=$(PG) .ci/bench --peers $(ARGS)
 
 setup: ## install what building and testing needs (PG=15 … or all)
 	@.ci/setup --workers --monitoring $(PG)
@@ -52,7 +58,7 @@ lint: ## format and lints, as the tests check them
 
 fuzz: ## look for inputs that break the pure parts: SECONDS=600 for each target, ARGS="engine …"
 	@.ci/setup $(PG)
-	@.ci/fuzz $(SECONDS) $(ARGS)
+	@.ci/fuzz $(or $(SECONDS),600) $(ARGS)
 
 supply-chain: ## licences, sources and advisories of dependencies (advisories come from GitHub)
 	@.ci/setup $(PG)

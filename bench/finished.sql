@@ -13,4 +13,5 @@ FROM generate_series($2::bigint, $3::bigint) AS t CROSS JOIN generate_series(1, 
 INSERT INTO stepwise.transitions (task_id, at, step_id, attempt, from_state, to_state, worker)
 SELECT t, now(), s, 1, c.from_state, c.to_state, 'w1'
 FROM generate_series($2::bigint, $3::bigint) AS t CROSS JOIN generate_series(1, 10) AS s
-    CROSS JOIN (VALUES ($1, 'pending', 'in_progress'), ($1, 'in_progress', 'complete')) AS c (unused, from_state, to_state)
+    CROSS JOIN (VALUES ('pending', 'in_progress'), ('in_progress', 'complete')) AS c (from_state, to_state)
+WHERE $1::bigint IS NOT NULL

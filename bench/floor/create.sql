@@ -4,8 +4,8 @@ WITH shape AS (
     FROM floor.template_steps
     WHERE template_id = $1
 ), created AS (
-    INSERT INTO floor.tasks (template_id, created_at, live_steps, total_steps, requested_by, context)
-    SELECT $1, now(), shape.live_steps, shape.total_steps, current_user, i.context
+    INSERT INTO floor.tasks (template_id, created_at, live_steps, total_steps, created_by, requested_by, context)
+    SELECT $1, now(), shape.live_steps, shape.total_steps, current_user, current_user, i.context
     FROM unnest($2::jsonb[]) AS i (context) CROSS JOIN shape
     RETURNING task_id
 ), history AS (

@@ -31,15 +31,19 @@ CREATE TABLE floor.tasks (
     created_at      timestamptz NOT NULL,
     started_at      timestamptz,
     finished_at     timestamptz,
+    deadline        timestamptz,
     live_steps      integer     NOT NULL,
     total_steps     integer     NOT NULL,
     completed_steps integer     NOT NULL DEFAULT 0,
     failed_steps    integer     NOT NULL DEFAULT 0,
     cancelled_steps integer     NOT NULL DEFAULT 0,
     priority        smallint    NOT NULL DEFAULT 0,
+    timed_out       boolean     NOT NULL DEFAULT false,
     state           text        NOT NULL DEFAULT 'pending',
+    created_by      text,
     requested_by    text,
     identity_key    text,
+    concurrency_key text,
     tags            text[],
     context         jsonb       NOT NULL DEFAULT '{}',
     traceparent     text,
@@ -47,6 +51,8 @@ CREATE TABLE floor.tasks (
 ) WITH (fillfactor = 70);
 
 CREATE UNIQUE INDEX tasks_identity_key ON floor.tasks (template_id, identity_key) WHERE identity_key IS NOT NULL;
+CREATE INDEX tasks_deadline_idx ON floor.tasks (deadline) WHERE deadline IS NOT NULL;
+CREATE INDEX tasks_concurrency_key_idx ON floor.tasks (concurrency_key) WHERE concurrency_key IS NOT NULL;
 
 CREATE TABLE floor.steps (
     task_id                 bigint   NOT NULL,
@@ -63,11 +69,13 @@ CREATE TABLE floor.steps (
     backoff_request_seconds integer,
     priority                smallint NOT NULL DEFAULT 0,
     retryable               boolean,
+    limited                 boolean,
     state                   text     NOT NULL DEFAULT 'pending',
     worker                  text,
     inputs                  jsonb,
     results                 jsonb,
     error                   jsonb,
+    signal                  jsonb,
     PRIMARY KEY (task_id, step_id)
 ) WITH (fillfactor = 60);
 

@@ -1,16 +1,49 @@
 //! Who owns the extension's tables, who calls, and which incarnation of the extension is installed.
 use super::role;
+use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Oid};
+use std::cell::{Cell, RefCell};
 use std::ffi::CStr;
+
+thread_local! {
+    /// Relations of schema `stepwise` that have been looked up: a call asks for some dozens of times, and a look-up by name is
+    /// two in the system caches. Emptied by whatever PostgreSQL says about one of them.
+    static RELATIONS: RefCell<Vec<(&'static CStr, Oid)>> = const { RefCell::new(Vec::new()) };
+    static IS_WATCHING: Cell<bool> = const { Cell::new(false) };
+}
 
 /// The oid of `stepwise.template_steps`: another one after DROP and CREATE EXTENSION, so what a backend remembers
 /// about templates is valid only together with it.
 pub fn incarnation() -> Oid {
-    // SAFETY: two look-ups in the system caches.
-    unsafe {
-        let schema = pg_sys::get_namespace_oid(c"stepwise".as_ptr(), true);
-        pg_sys::get_relname_relid(c"template_steps".as_ptr(), schema)
-    }
+    relation(c"template_steps")
+}
+
+/// The table, index or sequence of this name in schema `stepwise`.
+pub(super) fn relation(name: &'static CStr) -> Oid {
+    let known = RELATIONS.with_borrow(|relations| relations.iter().find(|known| known.0 == name).map(|known| known.1));
+    known.unwrap_or_else(|| {
+        // SAFETY: a callback that lives as long as the library, registered once; two look-ups in the system caches.
+        let oid = unsafe {
+            if !IS_WATCHING.replace(true) {
+                pg_sys::CacheRegisterRelcacheCallback(Some(forget), pg_sys::Datum::null());
+            }
+            pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_namespace_oid(c"stepwise".as_ptr(), true))
+        };
+        if oid != Oid::INVALID {
+            RELATIONS.with_borrow_mut(|relations| relations.push((name, oid)));
+        }
+        oid
+    })
+}
+
+/// Something has changed about a relation, or (no oid) about any of them.
+#[pg_guard]
+unsafe extern "C-unwind" fn forget(_argument: pg_sys::Datum, relation: Oid) {
+    RELATIONS.with_borrow_mut(|relations| {
+        if relation == Oid::INVALID || relations.iter().any(|known| known.1 == relation) {
+            relations.clear();
+        }
+    });
 }
 
 /// The oid of a database, if there is one of this name.

@@ -1,6 +1,7 @@
 //! Rows appended to a table without a statement: formed, put into the heap and into the indexes, as Postgres does for
 //! its own catalogs. For an append-only table that belongs to the engine alone: no trigger, constraint or default is
 //! evaluated, so [`append`] declines where the table has any of which that would matter.
+use super::catalog::relation;
 use super::value::Param;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::CStr;
@@ -9,14 +10,8 @@ unsafe extern "C-unwind" {
     fn nextval_internal(relid: Oid, check_permissions: bool) -> i64;
 }
 
-/// The table or sequence of this name in schema `stepwise`.
-pub(super) fn relation(name: &CStr) -> Oid {
-    // SAFETY: two look-ups in the system caches.
-    unsafe { pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_namespace_oid(c"stepwise".as_ptr(), true)) }
-}
-
 /// `count` values of a sequence.
-pub fn draw(sequence: &CStr, count: usize) -> Vec<i64> {
+pub fn draw(sequence: &'static CStr, count: usize) -> Vec<i64> {
     let sequence = relation(sequence);
     // SAFETY: the guard turns an ERROR into a Rust panic that pgrx re-raises. The caller runs as the owner.
     let draw = || unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) };
@@ -36,7 +31,7 @@ const CHUNK: usize = 1000;
 
 /// Appends rows, each with a value for every column of the table in order. `false`, and nothing done: the table has an
 /// INSERT trigger, a partial or an expression index, or is no plain table; a statement must do it.
-pub fn append<const COLUMNS: usize>(table: &CStr, rows: &[[Param; COLUMNS]]) -> bool {
+pub fn append<const COLUMNS: usize>(table: &'static CStr, rows: &[[Param; COLUMNS]]) -> bool {
     // SAFETY: the relation and its indexes are open while they are used; the lock stays until the transaction ends, as
     // after an INSERT. Tuples are formed from as many values as the table has columns, of their types: a test compares
     // them with the catalog.

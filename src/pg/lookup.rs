@@ -1,6 +1,6 @@
 //! Rows by key, straight through an index: for a few rows this takes a fraction of what a statement does, and for many it
 //! copies nothing that is not asked for. The caller answers for the right to read them.
-use super::heap::relation;
+use super::catalog::relation;
 use super::jsonb::Jsonb;
 use super::trigger::SlotRow;
 use pgrx::pg_sys::{self, Datum};

@@ -1,7 +1,7 @@
 //! The queue of claimable steps read straight from its index: which priorities it holds, and the rows of some ranges of
 //! it, oldest first, each locked when it is reached, as `FOR UPDATE SKIP LOCKED` locks them. The caller answers for the
 //! right to do so.
-use super::heap::relation;
+use super::catalog::relation;
 use super::lookup::begin;
 use super::row_lock::lock;
 use super::trigger::SlotRow;
@@ -36,7 +36,7 @@ fn condition(column: i16, strategy: u32, function: u32, value: Datum) -> ScanKey
 impl QueueIndex {
     /// The index on the columns named above, with what is committed by now; the table's lock stays until the transaction
     /// ends.
-    pub fn open(table: &CStr, index: &CStr) -> QueueIndex {
+    pub fn open(table: &'static CStr, index: &'static CStr) -> QueueIndex {
         let lock = pg_sys::RowShareLock as i32;
         // SAFETY: closed when dropped, or with the transaction where an error passes.
         unsafe {

@@ -1,5 +1,5 @@
 //! Rows locked by key, straight through an index, as `FOR UPDATE SKIP LOCKED` locks them.
-use super::heap::relation;
+use super::catalog::relation;
 use super::lookup::{Key, Keyed, begin, primary_key};
 use super::trigger::SlotRow;
 use pgrx::pg_sys::{self, LockWaitPolicy, TM_Result};

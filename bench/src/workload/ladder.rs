@@ -63,9 +63,9 @@ const DURABLE_COMMITS: &[Contender] = &[
 /// What the rate should be, as a multiple of the floor's, by batch.
 fn target(batch: usize) -> Option<f64> {
     match batch {
-        1 => Some(2.0),
-        10 => Some(1.1),
-        100 => Some(0.85),
+        1 => Some(2.5),
+        10 => Some(1.3),
+        100 => Some(1.0),
         _ => None,
     }
 }
@@ -126,6 +126,6 @@ fn bounds(report: &mut Report, batch: usize) {
         let lost = share(FLOOR).zip(share(name)).map(|(floor, ours)| floor - ours);
         report.bound(format!("w1 batch {batch}, {name}: HOT share below the floor's"), lost, 0.05);
         let statements = report.figure(name, "stmts/call");
-        report.bound(format!("w1 batch {batch}, {name}: statements in a call"), statements, 16.0);
+        report.bound(format!("w1 batch {batch}, {name}: statements in a call"), statements, 6.0);
     }
 }
