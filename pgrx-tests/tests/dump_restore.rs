@@ -135,6 +135,35 @@ fn an_archive_restored_in_parallel_runs_its_tasks_to_the_end() {
     }
 }
 
+/// What a role that is kept to a namespace sees.
+fn seen_by_kept(client: &mut Client) -> (i64, i64, i64) {
+    client.batch_execute("SET ROLE kept").unwrap();
+    let sql = "SELECT count(*) FROM stepwise.get_task_execution_contexts_batch(ARRAY[1, 2, 3, 4, 5, 6, 7, 8])";
+    let seen = (count(client, "stepwise.tasks"), count(client, "stepwise.step_transitions"), one(client, sql, &[]));
+    client.batch_execute("RESET ROLE").unwrap();
+    seen
+}
+
+#[test]
+fn a_restored_dump_keeps_roles_to_their_namespaces() {
+    let server = Server::start();
+    let from = server.database("kept_from");
+    let mut client = from.connect();
+    in_mid_flight(&mut client);
+    let register = "SELECT stepwise.register_template('{\"namespace\": \"own\", \"name\": \"t\", \
+        \"steps\": [{\"name\": \"a\"}]}')";
+    client.execute(register, &[]).unwrap();
+    client.execute("SELECT stepwise.create_task('t')", &[]).unwrap();
+    client.batch_execute("CREATE ROLE kept").unwrap();
+    client.execute("SELECT stepwise.grant_access('kept', 'operator', '{own}')", &[]).unwrap();
+    claim(&mut client, "w", 1000).unwrap();
+    let before = seen_by_kept(&mut client);
+    assert_eq!((before.0, before.1 > 0, before.2), (1, true, 1));
+    let to = server.empty_database("kept_to");
+    restore(&to, &dump(&from, &[]));
+    assert_eq!(seen_by_kept(&mut to.connect()), before);
+}
+
 #[test]
 fn a_data_only_dump_fits_a_new_extension() {
     let server = Server::start();

@@ -6,9 +6,11 @@ ALTER TABLE stepwise.namespaces
     ADD CONSTRAINT namespaces_name_chk CHECK (name <> '' AND pg_catalog.char_length(name) <= 255);
 
 ALTER TABLE stepwise.access
-    ADD CONSTRAINT access_key UNIQUE NULLS NOT DISTINCT (role, level, namespace),
     ADD CONSTRAINT access_level_chk CHECK (level IN ('reader', 'worker', 'operator', 'author')),
     ADD CONSTRAINT access_namespace_chk CHECK (namespace <> '' AND pg_catalog.char_length(namespace) <= 255);
+
+-- A grant is made once, that of all namespaces (NULL), too.
+CREATE UNIQUE INDEX access_key ON stepwise.access (role, level, COALESCE(namespace, ''));
 
 ALTER TABLE stepwise.queues
     ADD CONSTRAINT queues_pkey PRIMARY KEY (queue_id),

@@ -101,17 +101,34 @@ VALUES
     ('owner', 'tasks_before_update'),
     ('owner', 'tasks_after_update');
 
+-- The views ask their tables on behalf of who asks them, with that role's rights and under its policies. PostgreSQL 14 has no
+-- such views; there roles cannot be kept to namespaces.
+DO $views$
+BEGIN
+    IF pg_catalog.current_setting('server_version_num')::integer OPERATOR(pg_catalog.>=) 150000 THEN
+        ALTER VIEW stepwise.task_transitions SET (security_invoker = true);
+        ALTER VIEW stepwise.step_transitions SET (security_invoker = true);
+        ALTER VIEW stepwise.step_readiness SET (security_invoker = true);
+    END IF;
+END
+$views$;
+
 -- Policies, so that what a role reads or changes in the tables by itself keeps to its namespaces. They are made with the
--- first grant of a namespace, not with the extension: pg_dump dumps the policies of an extension's tables as objects of
--- their own, and could not restore them where CREATE EXTENSION had made them; and a database that separates nothing has the
--- plans it always had. The owner, as whom commands run, is under none of them.
-CREATE FUNCTION stepwise.separate_namespaces() RETURNS void
+-- first grant of a namespace: a database that separates nothing has the plans it always had. By a trigger, as a dump carries
+-- the grants, but not the policies of an extension's tables. The owner, as whom commands run, is under none of them.
+CREATE FUNCTION stepwise.separate_namespaces() RETURNS trigger
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 DECLARE
     policy record;
 BEGIN
+    IF NOT EXISTS (SELECT FROM stepwise.access AS a WHERE a.namespace IS NOT NULL) THEN
+        RETURN NULL;
+    END IF;
+    IF current_setting('server_version_num')::integer < 150000 THEN
+        RAISE EXCEPTION USING ERRCODE = '0A000', MESSAGE = 'roles can be kept to namespaces from PostgreSQL 15 on';
+    END IF;
     FOR policy IN
         SELECT p.name, p.test FROM (VALUES
             ('namespaces', $$stepwise.may_use_namespace('%1$s', name)$$),
@@ -125,8 +142,7 @@ BEGIN
             ('slots', $$CASE kind WHEN 'task' THEN stepwise.may_use_task('%1$s', owner_id)
                 ELSE task_id IS NOT NULL AND stepwise.may_use_task('%1$s', task_id) END$$),
             ('injected_failures', $$stepwise.may_use_task('%1$s', task_id)$$),
-            ('subscriptions', $$false$$),
-            ('access', $$false$$)
+            ('subscriptions', $$false$$)
         ) AS p (name, test)
         WHERE NOT (SELECT c.relrowsecurity FROM pg_class AS c
             WHERE c.relname = p.name AND c.relnamespace = 'stepwise'::regnamespace)
@@ -146,8 +162,12 @@ BEGIN
             format(policy.test, 'operator'));
         EXECUTE format('ALTER TABLE stepwise.%I ENABLE ROW LEVEL SECURITY', policy.name);
     END LOOP;
+    RETURN NULL;
 END
 $function$;
+
+CREATE TRIGGER access_separates AFTER INSERT OR UPDATE ON stepwise.access
+    FOR EACH STATEMENT EXECUTE FUNCTION stepwise.separate_namespaces();
 
 -- SECURITY INVOKER: GRANT, REVOKE and the rights on stepwise.access decide whether the caller may.
 CREATE FUNCTION stepwise.grant_access(role name, level text, namespaces text[] DEFAULT NULL) RETURNS void
@@ -220,9 +240,6 @@ BEGIN
             'GRANT SELECT (task_id, template_id, queue_id, visible_at, last_attempted_at, last_failure_at, '
             'finished_at, step_id, remaining_parents, attempts, backoff_request_seconds, priority, retryable, state, '
             'limited, worker, inputs, results, error, signal) ON stepwise.steps TO %I', role);
-    END IF;
-    IF namespaces IS NOT NULL THEN
-        PERFORM stepwise.separate_namespaces();
     END IF;
     INSERT INTO stepwise.access (role, level, namespace)
     SELECT DISTINCT grant_access.role, grant_access.level, n.name FROM unnest(namespaces) AS n (name)

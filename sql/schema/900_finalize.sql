@@ -357,7 +357,7 @@ COMMENT ON FUNCTION stepwise.grant_access IS
 COMMENT ON FUNCTION stepwise.revoke_access IS
     'Takes these namespaces from a role or (NULL), and with the last of them, every right on the schema stepwise. Errors: 22004 for NULL, 42704 for no such role, 55000 for namespaces of a role that has all';
 COMMENT ON FUNCTION stepwise.separate_namespaces IS
-    'Puts the tables under the policies that keep roles to their namespaces; grant_access calls it with the first namespace. Takes an ACCESS EXCLUSIVE lock of each table, once';
+    'Trigger: with the first namespace in access, puts the tables under the policies that keep roles to their namespaces. Takes an ACCESS EXCLUSIVE lock of each table, once';
 COMMENT ON FUNCTION stepwise.may_use_all IS
     'Whether the current role has a level in all namespaces. Errors: 22023 for another level';
 COMMENT ON FUNCTION stepwise.may_use_namespace IS
@@ -370,6 +370,7 @@ COMMENT ON FUNCTION stepwise.may_use_queue IS
     'Whether steps of the namespaces that the current role has a level in may wait in a queue; at level operator, and no others may. Errors: 22023 for another level';
 COMMENT ON FUNCTION stepwise.tell_backends IS
     'Trigger: tells every backend to read anew what it remembers of the table';
+COMMENT ON TRIGGER access_separates ON stepwise.access IS 'The policies of the tables, once there is a namespace to keep to';
 COMMENT ON TRIGGER access_changed ON stepwise.access IS 'Backends remember who may use what';
 COMMENT ON TRIGGER namespaces_after_update ON stepwise.namespaces IS 'Backends remember which namespaces are private';
 COMMENT ON FUNCTION stepwise.steps_before_update IS

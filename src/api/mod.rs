@@ -1,5 +1,5 @@
 //! The SQL surface, thin: each function checks its arguments, calls the store or the engine, and converts back.
-//! Readers use the caller's snapshot and rights; commands run as the extension's owner (sql/schema/900).
+//! Readers use the caller's snapshot and rights; commands run as the extension's owner (store::access::command).
 
 mod access;
 mod arguments;

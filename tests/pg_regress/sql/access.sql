@@ -80,6 +80,11 @@ SELECT r.* FROM (VALUES ('SELECT stepwise.grant_access(''regress_none'', ''admin
 -- What runs with the owner's rights has a fixed search_path.
 SELECT proname AS unsafe FROM pg_proc WHERE pronamespace = 'stepwise'::regnamespace AND prosecdef
     AND NOT coalesce(proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false);
+-- What runs so, and why, stands in docs/security.md: no more and no less.
+\set documented `sed -n '/^SECURITY DEFINER, each/,/^CREATE EXTENSION/{/Function/d;s/^| .\([a-z_]*\). | .*/\1/p}' "$PG_ABS_SRCDIR/../../docs/security.md" | paste -sd,`
+SELECT coalesce(p.proname, d.name) AS definer, p.proname IS NOT NULL AS is_one, d.name IS NOT NULL AS documented
+FROM (SELECT DISTINCT proname::text FROM pg_proc WHERE pronamespace = 'stepwise'::regnamespace AND prosecdef) AS p
+FULL JOIN string_to_table(:'documented', ',') AS d (name) ON d.name = p.proname ORDER BY 1;
 -- A dump carries every table and sequence.
 SELECT c.relname AS not_dumped FROM pg_class c
 WHERE c.relnamespace = 'stepwise'::regnamespace AND c.relkind IN ('r', 'S')

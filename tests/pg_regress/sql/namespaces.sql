@@ -42,76 +42,11 @@ EXCEPTION WHEN OTHERS THEN
     IF code <> 'ZZ000' THEN answer := concat_ws(' | ', code, message, detail, hint); END IF;
 END
 $$;
-CREATE TABLE test.call (function text, call text, whole boolean NOT NULL DEFAULT false);
--- %1$s a task, %2$s a step's name, %3$s a namespace, %4$s a receipt, %5$s a queue, %6$s a template_id, %7$s a queue_id.
-INSERT INTO test.call VALUES
-    ('get_step_readiness_status', 'SELECT * FROM stepwise.get_step_readiness_status(%1$s)'),
-    ('get_step_readiness_status', 'SELECT * FROM stepwise.get_step_readiness_status(%1$s, ''{1,2}'')'),
-    ('get_step_readiness_status_batch', 'SELECT * FROM stepwise.get_step_readiness_status_batch(''{%1$s}'')'),
-    ('get_task_execution_context', 'SELECT * FROM stepwise.get_task_execution_context(%1$s)'),
-    ('get_task_execution_contexts_batch', 'SELECT * FROM stepwise.get_task_execution_contexts_batch(''{%1$s}'')'),
-    ('get_viable_steps', 'SELECT * FROM stepwise.get_viable_steps(%1$s)'),
-    ('calculate_dependency_levels', 'SELECT * FROM stepwise.calculate_dependency_levels(%1$s)'),
-    ('critical_path', 'SELECT position FROM stepwise.critical_path(%1$s)'),
-    ('explain_step', 'SELECT * FROM stepwise.explain_step(%1$s, ''%2$s'')'),
-    ('explain_step', 'SELECT * FROM stepwise.explain_step(%1$s, 1)'),
-    ('render_task', 'SELECT stepwise.render_task(%1$s)'), ('render_task', 'SELECT stepwise.render_task(%1$s, ''html'')'),
-    ('render_template', 'SELECT stepwise.render_template(''flow'', ''text'', ''%3$s'')'),
-    ('template_definition', 'SELECT stepwise.template_definition(''flow'', ''%3$s'')'),
-    ('task_history', 'SELECT * FROM stepwise.task_history(%1$s)'),
-    ('rebuild_task_state', 'SELECT * FROM stepwise.rebuild_task_state(%1$s)'),
-    ('get_step_readiness_status_sql', 'SELECT * FROM stepwise.get_step_readiness_status_sql(%1$s)'),
-    ('fold_history', 'SELECT * FROM stepwise.fold_history(%1$s, %1$s)'),
-    ('rebuild_states', 'SELECT * FROM stepwise.rebuild_states(%1$s, %1$s)'),
-    ('derive_readiness', 'SELECT * FROM stepwise.derive_readiness(%1$s, %1$s)'),
-    ('may_use_namespace', 'SELECT stepwise.may_use_namespace(''reader'', ''%3$s'')'),
-    ('may_use_template', 'SELECT stepwise.may_use_template(''reader'', %6$s)'),
-    ('may_use_task', 'SELECT stepwise.may_use_task(''reader'', %1$s)'),
-    ('may_use_queue', 'SELECT stepwise.may_use_queue(''reader'', %7$s)'),
-    ('create_task', 'SELECT stepwise.create_task(''flow'', ''{}'', ''%3$s'') > 0'),
-    ('create_task', 'SELECT stepwise.create_task(''flow'', ''{}'', ''%3$s'', identity_key => ''k'')'),
-    ('create_task', 'SELECT stepwise.create_task(''flow'', ''{}'', ''%3$s'', ''1.0.0'', bypass_steps => ''{none}'')'),
-    ('create_tasks', 'SELECT count(*) FROM stepwise.create_tasks(''flow'', ''{"{}"}'', ''%3$s'')'),
-    ('complete_step', 'SELECT stepwise.complete_step(''%4$s'')'), ('complete_steps', 'SELECT outcome FROM stepwise.complete_steps(''{%4$s}'')'),
-    ('fail_step', 'SELECT stepwise.fail_step(''%4$s'')'), ('fail_steps', 'SELECT outcome FROM stepwise.fail_steps(''{%4$s}'')'),
-    ('extend_lease', 'SELECT stepwise.extend_lease(''%4$s'')'), ('release_step', 'SELECT stepwise.release_step(''%4$s'')'),
-    ('report_and_claim', 'SELECT outcome FROM stepwise.report_and_claim(''w'', ''{%4$s}'', queues => ''{none}'')'),
-    ('report_and_claim', 'SELECT outcome FROM stepwise.report_and_claim(''w'', failed => ''{%4$s}'', queues => ''{none}'')'),
-    ('claim_steps', 'SELECT task_id, step_name FROM stepwise.claim_steps(''w'', ''{%5$s}'')'),
-    ('next_visible_at', 'SELECT stepwise.next_visible_at(''{%5$s}'') IS NOT NULL'),
-    ('run_task', 'SELECT * FROM stepwise.run_task(%1$s)'), ('run_steps', 'SELECT * FROM stepwise.run_steps(''%5$s'')'),
-    ('signal_step', 'SELECT stepwise.signal_step(%1$s, ''%3$s_wait'')'), ('signal_step', 'SELECT stepwise.signal_step(%1$s, 2)'),
-    ('pause_queue', 'SELECT stepwise.pause_queue(''%5$s'')'), ('resume_queue', 'SELECT stepwise.resume_queue(''%5$s'')'),
-    ('set_queue_limit', 'SELECT stepwise.set_queue_limit(''%5$s'', 1) IS NOT NULL'),
-    ('set_namespace_private', 'SELECT stepwise.set_namespace_private(''%3$s'')'),
-    ('reset_step', 'SELECT stepwise.reset_step(%1$s, ''%2$s'')'), ('reset_step', 'SELECT stepwise.reset_step(%1$s, 1)'),
-    ('resolve_step', 'SELECT stepwise.resolve_step(%1$s, ''%2$s'')'), ('resolve_step', 'SELECT stepwise.resolve_step(%1$s, 1)'),
-    ('cancel_step', 'SELECT stepwise.cancel_step(%1$s, ''%2$s'')'), ('cancel_step', 'SELECT stepwise.cancel_step(%1$s, 1)'),
-    ('set_backoff', 'SELECT stepwise.set_backoff(%1$s, ''%3$s_sql'', ''1 s'')'), ('set_backoff', 'SELECT stepwise.set_backoff(%1$s, 3, ''1 s'')'),
-    ('cancel_task', 'SELECT stepwise.cancel_task(%1$s)'), ('retry_task', 'SELECT stepwise.retry_task(%1$s)'),
-    ('release_backoff', 'SELECT stepwise.release_backoff(%1$s)'), ('verify', 'SELECT * FROM stepwise.verify(%1$s)'),
-    ('register_template', 'SELECT stepwise.register_template(''{"namespace": "%3$s", "name": "new", "steps": [{"name": "a"}]}'') > 0'),
-    ('register_template', 'SELECT stepwise.register_template(''{"namespace": "alpha", "name": "new", "steps": [{"name": "a", "queue": "%5$s"}]}'') > 0');
--- What names no object: the answer as it is with all of the foreign rows there.
-INSERT INTO test.call VALUES
-    ('claim_steps', 'SELECT task_id, step_name FROM stepwise.claim_steps(''w'', max_steps => 100) ORDER BY 1, 2', true),
-    ('claim_steps', 'SELECT task_id, step_name FROM stepwise.claim_steps(''w'', ''{alpha,beta,shared}'', 100) ORDER BY 1, 2', true),
-    ('report_and_claim', 'SELECT task_id, step_name FROM stepwise.report_and_claim(''w'', max_steps => 100) ORDER BY 1, 2', true),
-    ('create_task', 'SELECT stepwise.create_task(''flow'') > 0', true), ('template_definition', 'SELECT stepwise.template_definition(''flow'') -> ''namespace''', true),
-    ('render_template', 'SELECT stepwise.render_template(''flow'')', true),
-    ('run_steps', 'SELECT * FROM stepwise.run_steps()', true), ('tick', 'SELECT expired_leases, failed_waits, ended_tasks, ready_queues FROM stepwise.tick()', true),
-    ('purge_tasks', 'SELECT stepwise.purge_tasks(''0'')', true), ('verify', 'SELECT * FROM stepwise.verify()', true),
-    ('next_visible_at', 'SELECT stepwise.next_visible_at() IS NOT NULL', true), ('may_use_all', 'SELECT stepwise.may_use_all(''reader'')', true),
-    ('fold_history', 'SELECT DISTINCT task_id FROM stepwise.fold_history(1, 100) ORDER BY 1', true),
-    ('derive_readiness', 'SELECT DISTINCT task_id FROM stepwise.step_readiness ORDER BY 1', true),
-    ('table', 'SELECT name FROM stepwise.namespaces', true), ('table', 'SELECT name FROM stepwise.queues ORDER BY 1', true),
-    ('table', 'SELECT template_id FROM stepwise.templates', true), ('table', 'SELECT DISTINCT template_id FROM stepwise.template_steps', true),
-    ('table', 'SELECT task_id FROM stepwise.tasks ORDER BY 1', true), ('table', 'SELECT DISTINCT task_id FROM stepwise.steps ORDER BY 1', true),
-    ('table', 'SELECT DISTINCT task_id FROM stepwise.transitions ORDER BY 1', true), ('table', 'SELECT DISTINCT task_id FROM stepwise.task_transitions ORDER BY 1', true),
-    ('table', 'SELECT DISTINCT task_id FROM stepwise.step_transitions ORDER BY 1', true), ('table', 'SELECT count(*) FROM stepwise.slots', true),
-    ('table', 'SELECT count(*) FROM stepwise.subscriptions', true);
--- What reads and writes no row.
-CREATE TABLE test.pure AS SELECT unnest('{now,now_sql,calculate_backoff,calculate_backoff_sql,jitter_sql,simulate_template,is_sound_step,is_sound_task}'::text[]) AS function;
+-- A call of every function about an object (whole: about everything).
+\set ECHO none
+\set calls :srcdir /calls.sql
+\i :calls
+\set ECHO all
 -- A granted function without a call: none.
 SELECT DISTINCT function_name FROM stepwise.access_matrix WHERE level <> 'owner'
 EXCEPT SELECT function FROM test.call EXCEPT SELECT function FROM test.pure;
