@@ -41,6 +41,9 @@ pub enum Bug {
     DeadlineIgnored,
 }
 
+#[cfg(all(feature = "planted_bugs", not(debug_assertions)))]
+compile_error!("planted_bugs is for tests: build with the profile dev");
+
 #[cfg(not(feature = "planted_bugs"))]
 #[inline(always)]
 pub const fn planted(_: Bug) -> bool {

@@ -101,10 +101,11 @@ pub fn report(reports: &[Report]) -> Vec<Outcome> {
     let receipts = decoded(reports.iter().map(|report| report.receipt));
     // The first report about a step counts; rows are locked in the order of their keys.
     let mut order: Vec<usize> = (0..reports.len()).filter(|&i| receipts[i].is_some()).collect();
-    if !planted(Bug::LocksUnsorted) {
-        order.sort_by_key(|&i| receipts[i].as_ref().map(key));
-    }
+    order.sort_by_key(|&i| receipts[i].as_ref().map(key));
     order.dedup_by_key(|i| receipts[*i].as_ref().map(key));
+    if planted(Bug::LocksUnsorted) {
+        order.sort_unstable();
+    }
     spi::session(|spi| {
         let accepted = store(spi, reports, &receipts, &order);
         let mut outcomes: Vec<Option<Outcome>> = vec![None; reports.len()];

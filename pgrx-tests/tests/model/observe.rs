@@ -1,5 +1,5 @@
 //! All that can be seen of the tasks, read in one statement, and held against the model.
-use crate::rules::commands::Overdue;
+use crate::rules::work::Overdue;
 use crate::rules::{Change, FOREVER, Key, Model, State, Time, UNIT_SECONDS};
 use postgres::{Client, Statement};
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ const OBSERVE: &str = "SELECT json_build_object( \
     'overfull', (SELECT coalesce(json_agg(DISTINCT q.name), '[]') FROM stepwise.slots b JOIN stepwise.queues q \
         ON q.queue_id = b.owner_id WHERE b.kind = 'queue' AND b.number > q.max_in_flight AND b.task_id IS NOT NULL), \
     'next', model.us(stepwise.next_visible_at()), \
-    'now', model.us(stepwise.now()))::text";
+    'now', model.us(clock_timestamp() + current_setting('stepwise.clock_offset')::interval))::text";
 
 pub struct Observer {
     statement: Statement,
@@ -60,7 +60,7 @@ impl Observer {
     pub fn new(client: &mut Client) -> Observer {
         let statement = client.prepare(OBSERVE).expect("the observation is a statement");
         let row = client.query_one(
-            "SELECT model.us(stepwise.now()), (SELECT coalesce(max(event_id), 0) FROM stepwise.transitions)",
+            "SELECT model.us(clock_timestamp()), (SELECT coalesce(max(event_id), 0) FROM stepwise.transitions)",
             &[],
         );
         let row = row.expect("the clock can be read");

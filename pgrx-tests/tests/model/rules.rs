@@ -472,5 +472,6 @@ impl Model {
     }
 }
 
-pub mod commands;
+pub mod operate;
 mod said;
+pub mod work;

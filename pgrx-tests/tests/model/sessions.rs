@@ -35,6 +35,8 @@ struct Shared<'a> {
     payloads: AtomicUsize,
     retries: AtomicUsize,
     deadlocks: AtomicUsize,
+    /// An error that no call may end with.
+    unexpected: Mutex<Option<String>>,
 }
 
 struct Worker<'a> {
@@ -256,7 +258,10 @@ impl Worker<'_> {
                 Some("40001") => drop(self.shared.retries.fetch_add(1, Relaxed)),
                 Some("40P01") => drop(self.shared.deadlocks.fetch_add(1, Relaxed)),
                 Some("55000" | "P0002") => return,
-                _ => panic!("{error:?}"),
+                _ => {
+                    *self.shared.unexpected.lock().expect("no session panics") = Some(format!("{error:?}"));
+                    return;
+                }
             }
         }
     }
@@ -274,7 +279,7 @@ impl Worker<'_> {
     }
 
     fn run(&mut self) {
-        while self.calls < CALLS {
+        while self.calls < CALLS && self.shared.unexpected.lock().expect("no session panics").is_none() {
             let count = 1 + self.random.below(self.shared.calls_at_once) as usize;
             let calls: Vec<Call> = (0..count).map(|_| self.random_call()).collect();
             self.calls += count;
@@ -371,6 +376,7 @@ fn round(database: &Database, seed: u64, level: &str, sessions: usize) -> Result
         payloads: AtomicUsize::new(1),
         retries: AtomicUsize::new(0),
         deadlocks: AtomicUsize::new(0),
+        unexpected: Mutex::new(None),
     };
     let worker = |number: usize, seed: u64| {
         let connections = (0..2).map(|_| shared.database.connect()).collect();
@@ -390,6 +396,9 @@ fn round(database: &Database, seed: u64, level: &str, sessions: usize) -> Result
             calls += count;
         }
     });
+    if let Some(error) = shared.unexpected.lock().expect("no session panics").take() {
+        return Err(format!("a call failed: {error}"));
+    }
     log.extend(drain(&mut client, shared.clock.load(Relaxed))?);
     let round = Round { shapes: &shapes, limits: &limits, log: &log };
     let events = replay::check(&mut client, &round)?;

@@ -1,6 +1,6 @@
 //! What can be asked about tasks and steps: what is due, what has a place, and what the readers must say.
 use super::State::*;
-use super::commands::Receipt;
+use super::work::Receipt;
 use super::{FOREVER, Key, Model, Task, Time};
 use serde_json::{Map, Value, json};
 
@@ -54,15 +54,13 @@ impl Model {
         task.shape.max_parallel > 0 || task.shape.max_per_key > 0 || self.queues[self.queue(key)].limit > 0
     }
 
-    /// The limits that a step is under: the most, and how many hold a place of it. `regain`: an ended lease holds none.
-    fn limits(&self, key: Key, regain: bool) -> Vec<(usize, usize)> {
+    /// The limits that a step is under: the most, and how many hold a place of it.
+    fn limits(&self, key: Key) -> Vec<(usize, usize)> {
         let (task, queue) = (&self.tasks[&key.0], self.queue(key));
         let held = |same: &dyn Fn(i64, &Task, usize) -> bool| {
             let of_task = |(&id, other): (&i64, &Task)| {
                 other.count(|step| {
-                    let row = other.step(step);
-                    let over = regain && row.visible.is_some_and(|end| end <= self.now);
-                    row.state == InProgress && !over && !other.rule(step).waits && same(id, other, step)
+                    other.step(step).state == InProgress && !other.rule(step).waits && same(id, other, step)
                 })
             };
             self.tasks.iter().map(of_task).sum::<usize>()
@@ -82,12 +80,12 @@ impl Model {
         limits
     }
 
-    pub fn has_room(&self, key: Key, regain: bool) -> bool {
-        self.limits(key, regain).iter().all(|(most, held)| held < most)
+    pub fn has_room(&self, key: Key) -> bool {
+        self.limits(key).iter().all(|(most, held)| held < most)
     }
 
     pub fn within_limits(&self, key: Key) -> bool {
-        self.limits(key, false).iter().all(|(most, held)| held <= most)
+        self.limits(key).iter().all(|(most, held)| held <= most)
     }
 
     // Readers -------------------------------------------------------------------------------------------------------
