@@ -151,5 +151,5 @@ BEGIN ATOMIC
     ORDER BY r.step_id;
 END;
 
-CREATE VIEW stepwise.step_readiness AS
+CREATE VIEW stepwise.step_readiness WITH (security_invoker = true) AS
 SELECT r.* FROM stepwise.derive_readiness('-9223372036854775808', '9223372036854775807') AS r;

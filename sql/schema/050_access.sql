@@ -45,6 +45,7 @@ VALUES
     ('reader', 'metrics_prometheus'),
     ('reader', 'prometheus_samples'),
     ('reader', 'prometheus_labels'),
+    ('reader', 'count_drawn'),
     ('reader', 'window_start'),
     -- What the policies of the tables ask.
     ('reader', 'may_use_all'),
@@ -101,18 +102,6 @@ VALUES
     ('owner', 'tasks_before_update'),
     ('owner', 'tasks_after_update');
 
--- The views ask their tables on behalf of who asks them, with that role's rights and under its policies. PostgreSQL 14 has no
--- such views; there roles cannot be kept to namespaces.
-DO $views$
-BEGIN
-    IF pg_catalog.current_setting('server_version_num')::integer OPERATOR(pg_catalog.>=) 150000 THEN
-        ALTER VIEW stepwise.task_transitions SET (security_invoker = true);
-        ALTER VIEW stepwise.step_transitions SET (security_invoker = true);
-        ALTER VIEW stepwise.step_readiness SET (security_invoker = true);
-    END IF;
-END
-$views$;
-
 -- Policies, so that what a role reads or changes in the tables by itself keeps to its namespaces. They are made with the
 -- first grant of a namespace: a database that separates nothing has the plans it always had. By a trigger, as a dump carries
 -- the grants, but not the policies of an extension's tables. The owner, as whom commands run, is under none of them.
@@ -125,9 +114,6 @@ DECLARE
 BEGIN
     IF NOT EXISTS (SELECT FROM stepwise.access AS a WHERE a.namespace IS NOT NULL) THEN
         RETURN NULL;
-    END IF;
-    IF current_setting('server_version_num')::integer < 150000 THEN
-        RAISE EXCEPTION USING ERRCODE = '0A000', MESSAGE = 'roles can be kept to namespaces from PostgreSQL 15 on';
     END IF;
     FOR policy IN
         SELECT p.name, p.test FROM (VALUES
@@ -232,9 +218,11 @@ BEGIN
         EXECUTE format(
             'GRANT SELECT ON stepwise.live_steps, stepwise.open_tasks, stepwise.queue_depths, stepwise.failed_steps '
             'TO %I', role);
-        -- How many ids were drawn: the counters of metrics_prometheus.
-        EXECUTE format(
-            'GRANT SELECT ON SEQUENCE stepwise.tasks_task_id_seq, stepwise.transitions_event_id_seq TO %I', role);
+        -- How many ids were drawn, in all namespaces: the counters of metrics_prometheus.
+        IF namespaces IS NULL THEN
+            EXECUTE format(
+                'GRANT SELECT ON SEQUENCE stepwise.tasks_task_id_seq, stepwise.transitions_event_id_seq TO %I', role);
+        END IF;
         -- All of a step but claim_token: whoever knows it can report for the worker that holds the step.
         EXECUTE format(
             'GRANT SELECT (task_id, template_id, queue_id, visible_at, last_attempted_at, last_failure_at, '

@@ -7,7 +7,7 @@
 -- way of a task that goes well, whose updates stay HOT.
 CREATE INDEX tasks_failed_idx ON stepwise.tasks (task_id) WHERE failed_steps > 0 OR timed_out;
 
-CREATE VIEW stepwise.live_steps AS
+CREATE VIEW stepwise.live_steps WITH (security_invoker = true) AS
 SELECT s.task_id, s.step_id, n.name AS namespace, t.name AS template, t.version, e.name AS step, q.name AS queue,
        CASE
            WHEN s.state = 'in_progress' AND s.visible_at > c.now THEN 'in_flight'
@@ -34,7 +34,7 @@ JOIN stepwise.namespaces AS n ON n.namespace_id = t.namespace_id
 JOIN stepwise.queues AS q ON q.queue_id = s.queue_id
 WHERE s.visible_at IS NOT NULL;
 
-CREATE VIEW stepwise.open_tasks AS
+CREATE VIEW stepwise.open_tasks WITH (security_invoker = true) AS
 SELECT k.task_id, n.name AS namespace, t.name AS template, t.version, k.state, k.priority, k.created_at, k.started_at,
        k.deadline, k.total_steps, k.live_steps, k.completed_steps, k.failed_steps, k.cancelled_steps,
        k.total_steps - k.completed_steps - k.cancelled_steps - k.failed_steps - k.live_steps AS waiting_steps
@@ -44,7 +44,7 @@ JOIN stepwise.templates AS t ON t.template_id = k.template_id
 JOIN stepwise.namespaces AS n ON n.namespace_id = t.namespace_id;
 
 -- A query that does not name "waiting" does not look for it: the planner drops that join.
-CREATE VIEW stepwise.queue_depths AS
+CREATE VIEW stepwise.queue_depths WITH (security_invoker = true) AS
 SELECT q.name AS queue, q.paused, q.max_in_flight,
        coalesce(l.ready, 0) AS ready,
        coalesce(l.retries_due, 0) AS retries_due,
@@ -82,7 +82,7 @@ LEFT JOIN (
 ) AS w ON w.queue_id = q.queue_id;
 
 -- What only an operator can move on: steps that have failed for good, of tasks that can be taken back to work.
-CREATE VIEW stepwise.failed_steps AS
+CREATE VIEW stepwise.failed_steps WITH (security_invoker = true) AS
 SELECT k.task_id, s.step_id, n.name AS namespace, t.name AS template, t.version, e.name AS step, q.name AS queue,
        k.state AS task_state, s.attempts, e.retry_limit, s.worker, s.last_failure_at, s.error
 FROM stepwise.tasks AS k
@@ -96,16 +96,3 @@ JOIN stepwise.templates AS t ON t.template_id = k.template_id
 JOIN stepwise.namespaces AS n ON n.namespace_id = t.namespace_id
 JOIN stepwise.queues AS q ON q.queue_id = s.queue_id
 WHERE k.failed_steps > 0 AND k.state IN ('pending', 'in_progress', 'error');
-
--- The views show what the tables show to whoever asks. (PostgreSQL 14 has no such views.)
-DO $views$
-DECLARE
-    view text;
-BEGIN
-    IF pg_catalog.current_setting('server_version_num')::integer >= 150000 THEN
-        FOREACH view IN ARRAY ARRAY['live_steps', 'open_tasks', 'queue_depths', 'failed_steps'] LOOP
-            EXECUTE pg_catalog.format('ALTER VIEW stepwise.%I SET (security_invoker = true)', view);
-        END LOOP;
-    END IF;
-END
-$views$;

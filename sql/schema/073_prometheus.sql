@@ -9,6 +9,12 @@ BEGIN ATOMIC
     FROM unnest(names, label_values) WITH ORDINALITY AS n (name, value, place);
 END;
 
+-- How many ids a sequence has given out; NULL for whoever may not know, such as a role that is kept to namespaces.
+CREATE FUNCTION stepwise.count_drawn(sequence regclass) RETURNS numeric
+LANGUAGE sql STABLE PARALLEL SAFE STRICT
+SET search_path = pg_catalog, pg_temp
+RETURN CASE WHEN has_sequence_privilege(sequence, 'SELECT') THEN coalesce(pg_sequence_last_value(sequence), 0) END;
+
 -- Counters are what only grows: ids that were drawn. All else are gauges: what is there now, or was in the last minute.
 -- Series with a "recent" in their names exist only for what has happened in that minute.
 CREATE FUNCTION stepwise.prometheus_samples()
@@ -63,17 +69,13 @@ BEGIN
     CROSS JOIN (
         SELECT coalesce(sum(t.waiting_steps), 0) AS waiting FROM stepwise.open_tasks AS t
     ) AS o
-    CROSS JOIN (SELECT CASE WHEN q.is_called THEN q.last_value ELSE 0 END AS drawn FROM stepwise.tasks_task_id_seq AS q)
-        AS t
-    CROSS JOIN (
-        SELECT CASE WHEN q.is_called THEN q.last_value ELSE 0 END AS drawn FROM stepwise.transitions_event_id_seq AS q
-    ) AS h
     CROSS JOIN LATERAL (VALUES
         ('stepwise_busy_workers', w.busy::numeric),
         ('stepwise_waiting_steps', o.waiting),
-        ('stepwise_tasks_created_total', t.drawn),
-        ('stepwise_transitions_total', h.drawn)
-    ) AS v (family, value);
+        ('stepwise_tasks_created_total', stepwise.count_drawn('stepwise.tasks_task_id_seq')),
+        ('stepwise_transitions_total', stepwise.count_drawn('stepwise.transitions_event_id_seq'))
+    ) AS v (family, value)
+    WHERE v.value IS NOT NULL;
 
     RETURN QUERY
     SELECT 'stepwise_failed_steps', stepwise.prometheus_labels('{namespace,template,version}',

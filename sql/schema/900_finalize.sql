@@ -228,6 +228,8 @@ COMMENT ON FUNCTION stepwise.metrics_prometheus IS
     'The state of queues, tasks and workers, and of the last minute, in the text exposition format of Prometheus. Costs what is live or has failed, and the history of a minute';
 COMMENT ON FUNCTION stepwise.prometheus_samples IS
     'What metrics_prometheus prints, as rows';
+COMMENT ON FUNCTION stepwise.count_drawn IS
+    'How many ids a sequence of the extension has given out, in all namespaces; NULL for a role that may not read it';
 COMMENT ON FUNCTION stepwise.prometheus_labels IS
     'Labels of a sample, escaped; a NULL value leaves its label out';
 COMMENT ON FUNCTION stepwise.window_start IS

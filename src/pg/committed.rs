@@ -1,7 +1,7 @@
 //! All rows of a small table as they are committed now, however old the caller's snapshot is: what a backend remembers
 //! beyond the transaction must not come from an old one. Read like a catalog: no right of the caller is asked, and no
 //! statement is run, so that it can be done anywhere.
-use super::heap::relation;
+use super::catalog::relation;
 use super::value::Column;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::CStr;

@@ -1,5 +1,5 @@
 //! Roles: who calls, whose rights they have, and when what was looked up about that may have changed.
-use super::heap::relation;
+use super::catalog::relation;
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::{Cell, OnceCell};

@@ -1,5 +1,5 @@
 //! Transactions as a snapshot sees them, and whether the current one may write.
-use super::heap::relation;
+use super::catalog::relation;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 

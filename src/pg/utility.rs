@@ -71,9 +71,9 @@ unsafe extern "C-unwind" fn before_drop(statement: *mut pg_sys::DropdbStmt) {
 fn may_drop(database: pg_sys::Oid) -> bool {
     // SAFETY: look-ups in the system caches, within a transaction.
     unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         return pg_sys::pg_database_ownercheck(database, pg_sys::GetUserId());
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         return pg_sys::object_ownercheck(pg_sys::DatabaseRelationId, database, pg_sys::GetUserId());
     }
 }

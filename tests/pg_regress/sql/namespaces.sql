@@ -28,6 +28,8 @@ SELECT stepwise.create_task('flow', '{"of": "alpha"}', 'alpha', identity_key => 
        stepwise.create_task('flow', '{"of": "beta"}', 'beta', identity_key => 'k'), stepwise.create_task('flow', '{"of": "beta"}', 'beta');
 SELECT stepwise.cancel_task(2), stepwise.cancel_task(4);
 SELECT task_id, step_name FROM test.claim('{shared}', 10, '1 hour') ORDER BY 1;
+SELECT count(stepwise.create_subscription(name, filter, 'start')) AS subscriptions
+FROM (VALUES ('alpha', '{"namespace": "alpha"}'::jsonb), ('beta', '{"namespace": "beta"}'), ('all', NULL)) AS s (name, filter);
 
 -- Calls as a role, about an object of one's own, a foreign one and one that does not exist. Each is taken back.
 CREATE FUNCTION test.ask(role name, call text, OUT answer text) LANGUAGE plpgsql AS $$
