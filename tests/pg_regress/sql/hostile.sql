@@ -81,7 +81,7 @@ EXCEPTION WHEN OTHERS THEN
         answer := pg_catalog.concat(SQLSTATE, ' ', SQLERRM);
     END IF;
     -- What differs from call to call.
-    RETURN pg_catalog.regexp_replace(answer, '[0-9a-f]{8}-[0-9a-f-]{27}|20[0-9-]{8}[T ][0-9:.]+|"(now|next_visible_at|now_sql)":[^}]*|"(create_task|register_template)":[0-9]+|"render_task":.*', 'X', 'g');
+    RETURN pg_catalog.regexp_replace(answer, '[0-9a-f]{8}-[0-9a-f-]{27}|20[0-9-]{8}[T ][0-9:.]+|"(now|next_visible_at|now_sql)":[^}]*|[0-9.]+ (ms|s)\y|"(create_task|register_template)":[0-9]+|"render_task":.*', 'X', 'g');
 END
 $$;
 -- The same calls as those about foreign objects, without what they ask of the answer.
