@@ -90,7 +90,8 @@ impl Worker<'_> {
 
     /// Reports about some receipts: the arrays of arguments, and what is to be logged.
     fn reports(&mut self, state: &'static str) -> (Vec<String>, Vec<(String, &'static str, Option<i64>)>) {
-        let receipts = self.receipts(6);
+        // Large batches overlap more.
+        let receipts = self.receipts(if self.shared.punctual { 16 } else { 6 });
         let mut told = Vec::new();
         for receipt in &receipts {
             told.push((receipt.clone(), state, Some(self.shared.payloads.fetch_add(1, Relaxed) as i64)));

@@ -1,8 +1,8 @@
 //! Claims, reports and ticks: the calls of workers.
 use super::{End, Held, Step, Walk, duration, or_null, quoted};
 use crate::command::{ClaimArguments, Report};
-use crate::rules::{Key, Model};
 use crate::rules::work::{Claim, Claimed, Overdue, Receipt, Verdict};
+use crate::rules::{Key, Model};
 use crate::session::json_of;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
