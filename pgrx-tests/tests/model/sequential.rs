@@ -125,12 +125,12 @@ pub struct Found {
 
 impl std::fmt::Display for Found {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Failure { what, script, .. } = &self.failure;
+        let (what, script) = (self.what(), &self.failure.script);
         write!(
             f,
             "the database and the model differ after {} commands of walk {}:\n{script}\n\n{what}\n\n\
-             to repeat it: make model SEED={}",
-            self.commands, self.seed, self.seed
+             found after {} commands; to repeat it: make model SEED={}",
+            self.commands, self.seed, self.operations, self.seed
         )
     }
 }
