@@ -1,7 +1,7 @@
 # What people type. The work is done by the scripts in .ci/.
 PG ?= 15
 MODEL = PG_STEPWISE_MODEL_SEED="$(SEED)" PG_STEPWISE_MODEL_OPS="$(OPS)" PG_STEPWISE_MODEL_SECONDS="$(SECONDS)" \
-  PG_STEPWISE_MODEL_SESSIONS="$(SESSIONS)" PG_STEPWISE_MODEL_ISOLATION="$(ISOLATION)"
+  PG_STEPWISE_MODEL_SESSIONS="$(SESSIONS)" PG_STEPWISE_MODEL_ISOLATION="$(ISOLATION)" PG_STEPWISE_MODEL_BUG="$(BUG)"
 
 .PHONY: help demo test model mutants crash pairs soak-calls bench bench-full bench-peers setup install fmt lint fuzz supply-chain clean
 
@@ -18,7 +18,7 @@ test: ## all tests: PG=15 (default), 16, 17, 18 or all
 model: ## random commands beside a plain model of the rules (SEED=, OPS=, SECONDS=, SESSIONS=, ISOLATION=)
 	@PG=$(PG) $(MODEL) .ci/model
 
-mutants: ## the same, of builds with bugs on purpose: each must be found
+mutants: ## the same, of builds with bugs on purpose: each must be found (BUG=)
 	@PG=$(PG) $(MODEL) .ci/model mutants
 
 crash: ## kill a server under load, again and again: CYCLES=200

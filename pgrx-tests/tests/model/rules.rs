@@ -262,17 +262,18 @@ impl Model {
         if let Some(reason) = &cause.reason {
             metadata["reason"] = json!(reason);
         }
-        if to == Error && cause.reason.as_deref() != Some("lease_expired") {
-            if let Some(row) = &row {
-                let facts = [
-                    ("retryable", row.retryable.map(Value::from)),
-                    ("backoff_seconds", row.backoff.map(|backoff| json!(backoff))),
-                    ("error", row.error.clone()),
-                ];
-                for (name, fact) in facts {
-                    if let Some(fact) = fact {
-                        metadata[name] = fact;
-                    }
+        if to == Error
+            && cause.reason.as_deref() != Some("lease_expired")
+            && let Some(row) = &row
+        {
+            let facts = [
+                ("retryable", row.retryable.map(Value::from)),
+                ("backoff_seconds", row.backoff.map(|backoff| json!(backoff))),
+                ("error", row.error.clone()),
+            ];
+            for (name, fact) in facts {
+                if let Some(fact) = fact {
+                    metadata[name] = fact;
                 }
             }
         }
@@ -384,7 +385,7 @@ impl Model {
         let pending = |step: usize| task.step(step).state == Pending;
         let all: Vec<usize> = (1..=task.steps.len()).collect();
         // A step falls with a cancelled parent, and the history names the step that the fall began with.
-        for &step in all.iter().filter(|&&step| pending(step) && task.parents(step).contains(&Cancelled)) {
+        if let Some(&step) = all.iter().find(|&&step| pending(step) && task.parents(step).contains(&Cancelled)) {
             let because = self.origin(id, step, Cancelled);
             self.finish((id, step), Cancelled, Some(&because), statement, cause);
             return true;

@@ -125,12 +125,12 @@ pub struct Found {
 
 impl std::fmt::Display for Found {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Failure { what, script, .. } = &self.failure;
+        let (what, script) = (self.what(), &self.failure.script);
         write!(
             f,
             "the database and the model differ after {} commands of walk {}:\n{script}\n\n{what}\n\n\
-             to repeat it: make model SEED={}",
-            self.commands, self.seed, self.seed
+             found after {} commands; to repeat it: make model SEED={}",
+            self.commands, self.seed, self.operations, self.seed
         )
     }
 }
@@ -138,7 +138,7 @@ impl std::fmt::Display for Found {
 /// What walks must have met, or they prove little: every legal change, and every kind of answer.
 const ANSWERS: [&str; 6] = ["accepted", "already_done", "kept", "done", "55000", "P0002"];
 /// Walks of fewer commands may miss some.
-const ENOUGH: usize = 3000;
+const ENOUGH: usize = 15_000;
 
 impl Done {
     pub fn assert_all_was_met(&self) {

@@ -48,13 +48,15 @@ struct Worker<'a> {
     calls: usize,
 }
 
+/// What reports say: the receipt, the state that is asked for, and the payload.
+type Told = Vec<(String, &'static str, Option<i64>)>;
+
 /// A call and what it says, to be logged once it is committed.
 enum Call {
     Create(String),
     Claim(String),
-    /// The SQL, the state that it asks for and the payloads, by receipt.
-    Report(String, Vec<(String, &'static str, Option<i64>)>),
-    Both(String, Vec<(String, &'static str, Option<i64>)>),
+    Report(String, Told),
+    Both(String, Told),
     Purge(String),
     Other(String),
 }
@@ -89,8 +91,9 @@ impl Worker<'_> {
     }
 
     /// Reports about some receipts: the arrays of arguments, and what is to be logged.
-    fn reports(&mut self, state: &'static str) -> (Vec<String>, Vec<(String, &'static str, Option<i64>)>) {
-        let receipts = self.receipts(6);
+    fn reports(&mut self, state: &'static str) -> (Vec<String>, Told) {
+        // Large batches overlap more.
+        let receipts = self.receipts(if self.shared.punctual { 16 } else { 6 });
         let mut told = Vec::new();
         for receipt in &receipts {
             told.push((receipt.clone(), state, Some(self.shared.payloads.fetch_add(1, Relaxed) as i64)));
@@ -443,8 +446,11 @@ pub struct Found {
 
 impl std::fmt::Display for Found {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Found { seed, level, what, .. } = self;
-        write!(f, "round {seed} of several sessions at {level}:\n{what}\n\nto repeat it: make model SEED={seed}")
+        let Found { seed, level, what, operations } = self;
+        write!(
+            f,
+            "round {seed} of several sessions at {level}:\n{what}\n\nfound after {operations} calls; to repeat it: make model SEED={seed}"
+        )
     }
 }
 

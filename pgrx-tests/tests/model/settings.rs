@@ -29,7 +29,7 @@ impl Settings {
         Settings {
             seed: number("PG_STEPWISE_MODEL_SEED").unwrap_or(0),
             operations: number("PG_STEPWISE_MODEL_OPS").map_or(usize::MAX, |operations| operations as usize),
-            time: Duration::from_secs(number("PG_STEPWISE_MODEL_SECONDS").unwrap_or(15)),
+            time: Duration::from_secs(number("PG_STEPWISE_MODEL_SECONDS").unwrap_or(12)),
             sessions: number("PG_STEPWISE_MODEL_SESSIONS").unwrap_or(4) as usize,
             isolation: env::var("PG_STEPWISE_MODEL_ISOLATION").ok().filter(|text| !text.is_empty()),
             shorten: true,

@@ -158,7 +158,7 @@ impl<'a> Walk<'a> {
     }
 
     fn receipt(&self, pick: Pick) -> Option<Held> {
-        if pick.number % 50 == 0 {
+        if pick.number.is_multiple_of(50) {
             let text = "00000000-0000-4000-8000-000000000000".to_owned();
             let sql = format!("'{text}'");
             return Some(Held { receipt: Receipt { text, task: -1, step: 1 }, sql });

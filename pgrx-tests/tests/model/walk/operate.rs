@@ -28,7 +28,7 @@ impl Walk<'_> {
         match command {
             Command::Act { step, to, reason, .. } => {
                 let step = self.step(id, *step, |key| state(key) == State::Error);
-                let results = (*to == State::Resolved && step % 2 == 0).then(|| json!({"by": "hand"}));
+                let results = (*to == State::Resolved && step.is_multiple_of(2)).then(|| json!({"by": "hand"}));
                 let (function, more) = match to {
                     State::Pending => ("reset_step", String::new()),
                     State::Resolved => ("resolve_step", format!("{}, ", or_null(results.as_ref().map(quoted)))),
