@@ -15,6 +15,43 @@ mod tests {
     use pgrx::datum::{Interval, TimestampWithTimeZone};
     use pgrx::prelude::*;
 
+    /// Panics after it has written, as a mistake of ours would.
+    #[pg_extern]
+    fn write_and_panic() -> i32 {
+        Spi::run("INSERT INTO panics DEFAULT VALUES").unwrap();
+        let nothing: [i32; 0] = [];
+        nothing[Spi::get_one::<i32>("SELECT 7").unwrap().unwrap() as usize]
+    }
+
+    #[pg_test]
+    fn a_panic_is_an_error_that_takes_back_what_was_written() {
+        Spi::run("CREATE TABLE panics (id integer DEFAULT 1)").unwrap();
+        Spi::run(
+            "DO $$ BEGIN
+                PERFORM tests.write_and_panic();
+                RAISE EXCEPTION 'no panic';
+            EXCEPTION WHEN internal_error THEN
+                ASSERT SQLERRM LIKE '%index out of bounds%', SQLERRM;
+            END $$",
+        )
+        .unwrap();
+        assert_eq!(Spi::get_one::<i64>("SELECT count(*) FROM panics"), Ok(Some(0)));
+        // The backend goes on, with the extension and its kept plans.
+        for _ in 0..2 {
+            Spi::run(r#"SELECT stepwise.register_template('{"name": "after", "steps": [{"name": "a"}]}')"#).unwrap();
+            Spi::run("SELECT stepwise.create_task('after')").unwrap();
+            let done = "SELECT count(stepwise.complete_step(receipt)) FROM stepwise.claim_steps('w')";
+            assert_eq!(Spi::get_one::<i64>(done), Ok(Some(1)));
+        }
+    }
+
+    /// The same at the top level: it ends the test's transaction, with the message of the panic.
+    #[pg_test(error = "index out of bounds: the len is 0 but the index is 7")]
+    fn a_panic_ends_its_transaction_with_an_error() {
+        Spi::run("CREATE TABLE panics (id integer DEFAULT 1)").unwrap();
+        Spi::run("SELECT tests.write_and_panic()").unwrap();
+    }
+
     #[pg_test]
     fn arrays_come_back_as_they_went() {
         static NUMBERS: Statement = Statement::read("SELECT array_length($1, 1), ($1)[2], ($1)[3] IS NULL");

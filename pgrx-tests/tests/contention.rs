@@ -193,3 +193,35 @@ fn a_purge_under_load_takes_only_what_has_ended() {
     invariants::assert_sound(&mut client);
     assert_no_deadlock(&mut client);
 }
+
+#[test]
+fn work_goes_on_beside_a_long_transaction() {
+    let server = Server::start();
+    let database = server.database("long_transaction");
+    let mut client = database.connect();
+    templates::register(&mut client, &templates::ladder("ladder", 4));
+    templates::create(&mut client, "ladder", 150);
+    // No dead row can be removed from here on.
+    let mut reader = database.connect();
+    reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM stepwise.tasks").unwrap();
+    thread::scope(|scope| {
+        for (seed, manner) in (1..).zip(MANNERS) {
+            let mut worker = Worker {
+                client: database.connect(),
+                name: format!("worker {seed}"),
+                manner,
+                random: Random(seed),
+                failures_percent: 10,
+                releases_percent: 2,
+            };
+            scope.spawn(move || worker.run());
+        }
+    });
+    assert_eq!(count(&mut client, "stepwise.tasks WHERE finished_at IS NULL"), 0);
+    // The other one sees all as it was, and sound.
+    assert_eq!(count(&mut reader, "stepwise.tasks WHERE state = 'pending'"), 150);
+    assert_eq!(count(&mut reader, "stepwise.verify()"), 0);
+    reader.batch_execute("COMMIT").unwrap();
+    invariants::assert_sound(&mut client);
+    assert_no_deadlock(&mut client);
+}

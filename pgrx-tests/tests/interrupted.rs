@@ -124,7 +124,8 @@ fn a_prepared_transaction_outlives_its_session_and_a_restart() {
     assert_eq!(claim(&mut client, "w", 10).unwrap().len(), 1);
     client.batch_execute("SET lock_timeout = '1ms'").unwrap();
     assert_eq!(refusal(&mut client, "SELECT stepwise.cancel_task($1)", &[&held.task_id]), "55P03");
-    client.batch_execute("RESET lock_timeout; COMMIT PREPARED 'p'").unwrap();
+    client.batch_execute("RESET lock_timeout").unwrap();
+    client.batch_execute("COMMIT PREPARED 'p'").unwrap();
     assert_eq!(complete(&mut client, &held.receipt, "2").unwrap(), "already_done");
     assert_eq!(claim(&mut client, "w", 10).unwrap().len(), 1);
     invariants::assert_sound(&mut client);
