@@ -27,7 +27,7 @@ impl Column for Name {
 }
 
 /// Visits every row of a table of the extension.
-pub fn each_row(table: &CStr, mut visit: impl FnMut(&CommittedRow)) {
+pub fn each_row(table: &'static CStr, mut visit: impl FnMut(&CommittedRow)) {
     // SAFETY: the relation and the scan are released below, or with the transaction where an error passes. A row is read
     // while the scan stands on it, into as many values as the table has columns.
     unsafe {

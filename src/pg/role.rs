@@ -65,7 +65,7 @@ pub fn tell_backends(table: Oid) {
 }
 
 /// The same for a table by its name.
-pub fn tell_backends_of(table: &CStr) {
+pub fn tell_backends_of(table: &'static CStr) {
     tell_backends(relation(table));
 }
 

@@ -35,7 +35,7 @@ pub fn may_write_aside() -> bool {
 }
 
 /// Runs `body` while no VACUUM, ANALYZE or summarization works on a table of schema `stepwise`; not at all where one does.
-pub fn unless_maintained(table: &CStr, body: impl FnOnce()) {
+pub fn unless_maintained(table: &'static CStr, body: impl FnOnce()) {
     let mode = pg_sys::ShareUpdateExclusiveLock as i32;
     // SAFETY: a lock that is released again, or by the end of the transaction where an error passes.
     unsafe {
