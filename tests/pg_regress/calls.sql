@@ -55,8 +55,6 @@ INSERT INTO test.call VALUES
     ('ack_events', 'SELECT stepwise.ack_events(''%3$s'', 1)'),
     ('drop_subscription', 'SELECT stepwise.drop_subscription(''%3$s'')'),
     ('create_subscription', 'SELECT stepwise.create_subscription(''new'', ''{"namespace": "%3$s"}'', ''start'')'),
-    ('get_slowest_tasks', 'SELECT task_id FROM stepwise.get_slowest_tasks(namespace_filter => ''%3$s'') ORDER BY 1'),
-    ('get_slowest_steps', 'SELECT task_id, step_id FROM stepwise.get_slowest_steps(namespace_filter => ''%3$s'') ORDER BY 1, 2'),
     ('get_step_durations', 'SELECT step, claims FROM stepwise.get_step_durations(namespace_filter => ''%3$s'') ORDER BY 1');
 -- What names no object: the answer as it is with all of the foreign rows there.
 INSERT INTO test.call VALUES
@@ -81,13 +79,14 @@ INSERT INTO test.call VALUES
     ('subscription_lag', 'SELECT subscription FROM stepwise.subscription_lag() ORDER BY 1', true),
     ('read_events', 'SELECT DISTINCT namespace FROM stepwise.read_events(''all'')', true),
     ('create_subscription', 'SELECT stepwise.create_subscription(''new'', NULL, ''start''), (SELECT array_agg(DISTINCT namespace) FROM stepwise.read_events(''new'')) AS before', true),
+    ('get_slowest_tasks', 'SELECT DISTINCT namespace_name FROM stepwise.get_slowest_tasks()', true), ('get_slowest_steps', 'SELECT DISTINCT namespace_name FROM stepwise.get_slowest_steps()', true),
     ('get_failures', 'SELECT DISTINCT namespace FROM stepwise.get_failures()', true),
     ('get_throughput', 'SELECT sum(tasks_created) AS created FROM stepwise.get_throughput()', true),
     ('get_workers', 'SELECT worker, holds FROM stepwise.get_workers()', true),
     ('get_system_health_counts', 'SELECT total_tasks, in_progress_tasks FROM stepwise.get_system_health_counts()', true),
     ('get_analytics_metrics', 'SELECT active_tasks_count, total_namespaces_count FROM stepwise.get_analytics_metrics()', true),
     ('prometheus_samples', 'SELECT DISTINCT substring(labels FROM ''namespace="[^"]*"'') FROM stepwise.prometheus_samples() ORDER BY 1', true),
-    ('count_drawn', 'SELECT stepwise.count_drawn(''stepwise.tasks_task_id_seq'')', true),
-    ('metrics_prometheus', 'SELECT count(*) > 10 AS lines, count(*) FILTER (WHERE line ~ ''beta'') AS beta FROM string_to_table(stepwise.metrics_prometheus(), E''\\n'') AS line', true);
+    ('count_drawn', 'SELECT stepwise.count_drawn(''stepwise.tasks_task_id_seq'') IS NOT NULL', true),
+    ('metrics_prometheus', 'SELECT pg_catalog.starts_with(stepwise.metrics_prometheus(), ''# HELP'')', true);
 -- What reads and writes no row.
 CREATE TABLE test.pure AS SELECT unnest('{now,now_sql,calculate_backoff,calculate_backoff_sql,jitter_sql,simulate_template,prometheus_labels,window_start,is_sound_step,is_sound_task}'::text[]) AS function;

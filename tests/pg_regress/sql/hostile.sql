@@ -88,7 +88,7 @@ $$;
 UPDATE test.call SET call = regexp_replace(call, ' (> 0|IS NOT NULL|-> ''namespace'')$| ORDER BY [0-9, ]+$', '');
 UPDATE test.call SET call = replace(call, 'count(*)', 'pg_catalog.count(*)');
 INSERT INTO test.call VALUES ('now', 'SELECT stepwise.now() IS NULL AS now'), ('now_sql', 'SELECT stepwise.now_sql() IS NULL AS now'),
-    ('calculate_backoff', 'SELECT stepwise.calculate_backoff(3)'), ('calculate_backoff_sql', 'SELECT stepwise.calculate_backoff_sql(3, jitter => 0.5)'),
+    ('calculate_backoff', 'SELECT stepwise.calculate_backoff(3)'), ('calculate_backoff_sql', 'SELECT stepwise.calculate_backoff_sql(3, jitter => 0.5)'), ('prometheus_labels', 'SELECT stepwise.prometheus_labels(''{a,b}'', ''{1,2}'')'), ('window_start', 'SELECT stepwise.window_start(NULL, ''1 hour'') IS NOT NULL'),
     ('jitter_sql', 'SELECT stepwise.jitter_sql(1, 2, 3)'), ('simulate_template', 'SELECT * FROM stepwise.simulate_template(''{"name": "t", "steps": [{"name": "a"}]}'')'),
     ('is_sound_step', 'SELECT stepwise.is_sound_step(''pending'', 0, 0)'), ('is_sound_task', 'SELECT stepwise.is_sound_task(''pending'', 1, 1, 0, 0, 0, false)'),
     ('find_violations', 'SELECT * FROM stepwise.find_violations(1, 2)'), ('inject_failure', 'SELECT stepwise.inject_failure(1, ''alpha_open'')'),

@@ -86,6 +86,7 @@ CREATE FUNCTION test.beta() RETURNS text LANGUAGE sql AS $$
         (SELECT jsonb_agg(s ORDER BY s.task_id, s.step_id) FROM stepwise.steps s WHERE s.task_id IN (3, 4)),
         (SELECT jsonb_agg(h ORDER BY h.event_id) FROM stepwise.transitions h WHERE h.task_id IN (3, 4)),
         (SELECT jsonb_agg(q ORDER BY q.queue_id) FROM stepwise.queues q WHERE q.name = 'beta'))::text) $$;
+SELECT count(stepwise.drop_subscription(name)) AS dropped FROM stepwise.subscriptions;
 SELECT test.beta() AS before \gset
 SET ROLE regress_ns_author;
 SELECT stepwise.pause_queue('shared') AS shared;
@@ -157,6 +158,19 @@ ALTER VIEW test.seen OWNER TO regress_ns_reader; GRANT SELECT ON test.seen TO re
 SELECT count(*) AS as_superuser FROM test.seen;
 SET ROLE regress_ns_member;
 SELECT count(*) AS as_nobody FROM test.seen;
+RESET ROLE;
+
+-- Insight into what has ended.
+SELECT count(stepwise.create_task('flow', '{}', namespace)) AS created FROM (VALUES ('alpha'), ('beta')) AS n (namespace);
+UPDATE stepwise.steps SET state = 'in_progress' WHERE step_id = 1 AND task_id IN (SELECT task_id FROM stepwise.tasks ORDER BY task_id DESC LIMIT 2);
+UPDATE stepwise.steps SET state = 'complete' WHERE step_id = 1 AND task_id IN (SELECT task_id FROM stepwise.tasks ORDER BY task_id DESC LIMIT 2);
+UPDATE stepwise.steps SET state = 'resolved_manually' WHERE state = 'pending' AND task_id IN (SELECT task_id FROM stepwise.tasks ORDER BY task_id DESC LIMIT 2);
+SET ROLE regress_ns_reader;
+SELECT DISTINCT namespace_name FROM stepwise.get_slowest_tasks();
+SELECT DISTINCT namespace_name FROM stepwise.get_slowest_steps();
+SET ROLE regress_ns_all;
+SELECT DISTINCT namespace_name FROM stepwise.get_slowest_tasks() ORDER BY 1;
+SELECT DISTINCT namespace_name FROM stepwise.get_slowest_steps() ORDER BY 1;
 RESET ROLE;
 
 -- Templates: into a namespace of one's own, existing or not, on queues of one's own, or with a name that can only be one.
