@@ -86,7 +86,7 @@ INSERT INTO test.call VALUES
     ('get_system_health_counts', 'SELECT total_tasks, in_progress_tasks FROM stepwise.get_system_health_counts()', true),
     ('get_analytics_metrics', 'SELECT active_tasks_count, total_namespaces_count FROM stepwise.get_analytics_metrics()', true),
     ('prometheus_samples', 'SELECT DISTINCT substring(labels FROM ''namespace="[^"]*"'') FROM stepwise.prometheus_samples() ORDER BY 1', true),
-    ('count_drawn', 'SELECT stepwise.count_drawn(''stepwise.tasks_task_id_seq'') IS NOT NULL', true),
+    ('count_drawn', 'SELECT pg_catalog.sign(stepwise.count_drawn(''stepwise.tasks_task_id_seq''))', true),
     ('metrics_prometheus', 'SELECT pg_catalog.starts_with(stepwise.metrics_prometheus(), ''# HELP'')', true);
 -- What reads and writes no row.
 CREATE TABLE test.pure AS SELECT unnest('{now,now_sql,calculate_backoff,calculate_backoff_sql,jitter_sql,simulate_template,prometheus_labels,window_start,is_sound_step,is_sound_task}'::text[]) AS function;
