@@ -6,7 +6,7 @@ use super::found::Found;
 use super::limits::{self, Owner};
 use super::of_task;
 use super::queue::{self, Range};
-use super::settle;
+use super::settle::{self, Hold};
 use crate::engine::explain::Limit;
 use crate::engine::state::StepState;
 use crate::engine::time::{Span, Timestamp};
@@ -34,7 +34,7 @@ macro_rules! claimable {
 }
 
 /// A step under a limit of its task or its concurrency key that is reached, as far as can be seen, is passed over before
-/// its row is locked.
+/// its row is locked. A place whose holder's lease is over is as good as free.
 macro_rules! has_place {
     () => {
         " AND NOT EXISTS (SELECT FROM (VALUES ('task', t.task_id, ''), ('key', 0, t.concurrency_key)) \
@@ -42,7 +42,8 @@ macro_rules! has_place {
          WHERE EXISTS (SELECT FROM stepwise.slots b \
                  WHERE b.kind = o.kind AND b.owner_id = o.owner_id AND b.key = o.key) \
              AND NOT EXISTS (SELECT FROM stepwise.slots b WHERE b.kind = o.kind AND b.owner_id = o.owner_id \
-                 AND b.key = o.key AND b.task_id IS NULL))"
+                 AND b.key = o.key AND (b.task_id IS NULL OR EXISTS (SELECT FROM stepwise.steps h \
+                     WHERE h.task_id = b.task_id AND h.step_id = b.step_id AND h.visible_at <= $3))))"
     };
 }
 
@@ -152,6 +153,7 @@ pub fn find(spi: &Session, source: Source, max_steps: usize, now: Timestamp) -> 
         found: Vec::new(),
         ended: 0,
         blocked: HashSet::new(),
+        holds_tasks: false,
     };
     match source {
         Source::Task(task_id) => search.of_task(task_id),
@@ -177,6 +179,8 @@ struct Search<'a> {
     ended: usize,
     /// Rows that are locked, but whose limits were reached.
     blocked: HashSet<Key>,
+    /// It has locked tasks, and may wait for no other one.
+    holds_tasks: bool,
 }
 
 impl Search<'_> {
@@ -405,9 +409,33 @@ impl Search<'_> {
         self.usable(&batch[before..])
     }
 
+    /// Locks the tasks of which something ends, and those that begin with a claim, before anything is changed: all that is
+    /// known by now at once, by key, and what is met later only if nobody else has it. Keeps the rows whose tasks need no
+    /// lock, or have one.
+    fn hold_tasks(&mut self, batch: Vec<Found>) -> Vec<Found> {
+        let now = self.now;
+        let ends = |row: &Found| row.state == StepState::InProgress || row.waits() || row.is_overdue(now);
+        let needed = |row: &Found| row.task_is_pending || ends(row);
+        if !self.holds_tasks && !batch.iter().any(ends) {
+            return batch;
+        }
+        let held = self.hold(batch.iter().filter(|row| needed(row)).map(|row| row.task_id).collect());
+        batch.into_iter().filter(|row| !needed(row) || held.contains(&row.task_id)).collect()
+    }
+
+    fn hold(&mut self, mut task_ids: Vec<i64>) -> HashSet<i64> {
+        let how = if self.holds_tasks { Hold::Free } else { Hold::Waiting };
+        if !self.holds_tasks {
+            task_ids.extend(self.found.iter().filter(|row| row.task_is_pending).map(|row| row.task_id));
+        }
+        self.holds_tasks = true;
+        settle::hold(self.spi, task_ids, how)
+    }
+
     /// Settles what time has decided about these rows and keeps those that can be handed out; whether limits kept some
     /// of them back.
     fn accept(&mut self, batch: Vec<Found>) -> bool {
+        let batch = self.hold_tasks(batch);
         let attempts = batch.iter().filter(|row| row.state == StepState::InProgress);
         settle::expire_leases(self.spi, attempts.map(Found::key).collect());
         let waits = batch.iter().filter(|row| row.waits() && row.state == StepState::Pending);
@@ -471,8 +499,13 @@ impl Search<'_> {
             .filter(|(owner, n)| has(&free, owner) < **n as usize)
             .map(|(owner, _)| owner.clone())
             .collect();
-        if !short.is_empty() && limits::regain(self.spi, &short, self.now) {
-            free = limits::free(self.spi, &wanted);
+        if !short.is_empty() {
+            if !self.holds_tasks {
+                self.hold(rows.iter().filter(|row| row.task_is_pending).map(|row| row.task_id).collect());
+            }
+            if limits::regain(self.spi, &short, self.now) {
+                free = limits::free(self.spi, &wanted);
+            }
         }
         let mut kept = Vec::with_capacity(rows.len());
         for row in rows {

@@ -3,7 +3,7 @@
 //! another transaction has locked are passed over, so a claim never waits for a limit and none is ever exceeded.
 use super::graph_cache::{self, CachedTemplate};
 use super::scope;
-use super::settle;
+use super::settle::{self, Hold};
 use crate::engine::explain::Limit;
 use crate::engine::refusal::Refusal;
 use crate::engine::rule::StepKind;
@@ -147,7 +147,10 @@ pub fn regain(spi: &Session, owners: &[Owner], now: Timestamp) -> bool {
     let columns = columns(owners.iter());
     let [kinds, ids, keys] = [array(&columns.kinds), array(&columns.ids), array(&columns.keys)];
     let holders = EXPIRED_HOLDERS.run(spi, &[kinds, ids, keys, param(now)]);
-    let holders: Vec<(i64, i32)> = holders.iter().map(|row| (row.want(1), row.want(2))).collect();
+    let mut holders: Vec<(i64, i32)> = holders.iter().map(|row| (row.want(1), row.want(2))).collect();
+    // The caller may have locked tasks.
+    let held = settle::hold(spi, holders.iter().map(|(task_id, _)| *task_id).collect(), Hold::Free);
+    holders.retain(|(task_id, _)| held.contains(task_id));
     let found_some = !holders.is_empty();
     settle::expire_leases(spi, holders);
     let missing = WITHOUT_SLOTS.run(spi, &[kinds, ids, keys]);

@@ -5,6 +5,7 @@ use crate::engine::time::Timestamp;
 use crate::pg::array::array;
 use crate::pg::spi::{Session, Statement};
 use crate::pg::value::param;
+use std::collections::HashSet;
 
 static EXPIRE: Statement = Statement::write(
     "UPDATE stepwise.steps s \
@@ -35,6 +36,33 @@ static CANCEL_OPEN: Statement = Statement::write(
      WHERE task_id = ANY ($1) AND state IN ('pending', 'in_progress', 'error')",
 );
 
+// Before anything of theirs is changed: a statement for each kind of end would lock tasks by key only within itself.
+static HOLD: Statement =
+    Statement::write("SELECT task_id FROM stepwise.tasks WHERE task_id = ANY ($1) ORDER BY task_id FOR UPDATE");
+static HOLD_FREE: Statement = Statement::write(
+    "SELECT task_id FROM stepwise.tasks WHERE task_id = ANY ($1) ORDER BY task_id FOR UPDATE SKIP LOCKED",
+);
+
+/// How to lock tasks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Waits for others; only for who has locked no task yet.
+    Waiting,
+    /// Passes over what others have locked.
+    Free,
+}
+
+/// Locks tasks by key; those that are locked then.
+pub fn hold(spi: &Session, mut task_ids: Vec<i64>, how: Hold) -> HashSet<i64> {
+    if task_ids.is_empty() {
+        return HashSet::new();
+    }
+    task_ids.sort_unstable();
+    task_ids.dedup();
+    let statement = if how == Hold::Waiting { &HOLD } else { &HOLD_FREE };
+    statement.run(spi, &[array(&task_ids)]).iter().map(|row| row.want(1)).collect()
+}
+
 type Key = (i64, i32);
 
 fn sorted(mut keys: Vec<Key>) -> (Vec<i64>, Vec<i32>) {
@@ -42,7 +70,8 @@ fn sorted(mut keys: Vec<Key>) -> (Vec<i64>, Vec<i32>) {
     keys.into_iter().unzip()
 }
 
-/// Ends attempts whose leases are over; those with an attempt left are due again at once. The rows are locked.
+/// Ends attempts whose leases are over; those with an attempt left are due again at once. The rows and
+/// their tasks ([`hold`]) are locked.
 pub fn expire_leases(spi: &Session, keys: Vec<Key>) {
     if keys.is_empty() {
         return;
@@ -51,7 +80,7 @@ pub fn expire_leases(spi: &Session, keys: Vec<Key>) {
     scope::writing(Cause::reason(LEASE_EXPIRED), || EXPIRE.run(spi, &[array(&task_ids), array(&step_ids)]));
 }
 
-/// Fails waits whose signal has not come in time. The rows are locked.
+/// Fails waits whose signal has not come in time. The rows and their tasks are locked.
 pub fn fail_waits(spi: &Session, keys: Vec<Key>) {
     if keys.is_empty() {
         return;

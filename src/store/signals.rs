@@ -5,6 +5,7 @@ use super::scope::{self, Cause};
 use crate::engine::refusal::Refusal;
 use crate::engine::rule::StepKind;
 use crate::engine::state::StepState;
+use crate::pg::array::array;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::spi::{self, Statement};
 use crate::pg::value::param;
@@ -34,6 +35,10 @@ impl Signalled {
 static LOCK: Statement = Statement::write(
     "SELECT state, remaining_parents, signal IS NOT NULL FROM stepwise.steps \
      WHERE task_id = $1 AND step_id = $2 FOR UPDATE",
+);
+// Before the first of two changes: it may lock the task, which comes after them.
+static LOCK_CHILDREN: Statement = Statement::write(
+    "SELECT 1 FROM stepwise.steps WHERE task_id = $1 AND step_id = ANY ($2) ORDER BY step_id FOR UPDATE",
 );
 // Kept in the step's own row: whoever completes its last parent changes that row too, at whatever isolation level.
 static KEEP: Statement = Statement::write("UPDATE stepwise.steps SET signal = $3 WHERE task_id = $1 AND step_id = $2");
@@ -66,6 +71,10 @@ pub fn signal(task_id: i64, step: &StepRef, payload: Jsonb, cause: Cause) -> Res
                 Ok(Signalled::Kept)
             }
             StepState::Pending => {
+                let children = template.graph.children(step_id);
+                if !children.is_empty() {
+                    LOCK_CHILDREN.run(spi, &[task, array(children)]);
+                }
                 scope::writing(cause.clone(), || TAKE.run(spi, &[task, step]));
                 scope::writing(cause, || COMPLETE.run(spi, &[task, step, param(payload)]));
                 Ok(Signalled::Accepted)

@@ -2,7 +2,7 @@
 //! same to what they meet (`claimable`), so calling this is a matter of punctuality, not of correctness.
 use super::access::{self, of_namespaces};
 use super::ranges::over_ranges;
-use super::settle;
+use super::settle::{self, Hold};
 use super::subscriptions;
 use crate::engine::state::StepState;
 use crate::engine::time::{Span, Timestamp};
@@ -57,12 +57,18 @@ pub fn tick() -> Ticked {
     spi::session(|spi| {
         // First: this transaction must not have an id of its own yet.
         subscriptions::leave_marks(spi);
-        let (found, expired, waits) = due(spi, now);
+        let (found, mut expired, mut waits) = due(spi, now);
+        let mut overdue: Vec<i64> = run(spi, [&OVERDUE, &OVERDUE_OF], now).iter().map(|row| row.want(1)).collect();
+        let overdue_tasks = overdue.len() as i32;
+        // All tasks at once, and none that it would have to wait for.
+        let tasks =
+            [&expired, &waits].into_iter().flatten().map(|(task_id, _)| *task_id).chain(overdue.iter().copied());
+        let held = settle::hold(spi, tasks.collect(), Hold::Free);
+        [&mut expired, &mut waits].into_iter().for_each(|keys| keys.retain(|(task_id, _)| held.contains(task_id)));
+        overdue.retain(|task_id| held.contains(task_id));
         let (expired_leases, failed_waits) = (expired.len() as i32, waits.len() as i32);
         settle::expire_leases(spi, expired);
         settle::fail_waits(spi, waits);
-        let overdue: Vec<i64> = run(spi, [&OVERDUE, &OVERDUE_OF], now).iter().map(|row| row.want(1)).collect();
-        let overdue_tasks = overdue.len() as i32;
         let ended_tasks = settle::end_overdue(spi, overdue, now);
         // What others have locked, or what was too much for one go, is tried again soon.
         let left = found != expired_leases + failed_waits

@@ -105,3 +105,14 @@ SELECT stepwise.create_tasks('keyed', array_agg('{"customer": {"id": 7}}'::jsonb
 SELECT stepwise.create_task('plain') AS sixth \gset
 SELECT task_id = :sixth AS sixth, step_name FROM test.claim('{n}', 9);
 RESET stepwise.clock_offset;
+-- A place whose holder's lease is over, in another queue and behind a step that has none.
+SELECT stepwise.register_template('{"namespace": "q", "name": "apart", "concurrency_key": "/key", "max_per_key": 1,
+    "steps": [{"name": "x", "queue": "q1"}, {"name": "y", "queue": "q2"}]}') IS NOT NULL AS registered;
+SELECT stepwise.create_task('apart', '{"key": "b"}') AS task_b, stepwise.create_task('apart', '{"key": "a"}') AS task_a \gset
+SELECT task_id = :task_b AS b, step_name FROM test.claim('{q1}', 1, '1 day');
+SELECT task_id = :task_a AS a, step_name FROM test.claim('{q1}', 1, '1 minute');
+SELECT count(*) FROM test.claim('{q2}', 1);
+SET stepwise.clock_offset = '5 minutes';
+SELECT task_id = :task_a AS a, step_name FROM test.claim('{q2}', 1);
+SELECT * FROM stepwise.verify();
+RESET stepwise.clock_offset;
