@@ -500,10 +500,9 @@ impl Search<'_> {
             .map(|(owner, _)| owner.clone())
             .collect();
         if !short.is_empty() {
-            if !self.holds_tasks {
-                self.hold(rows.iter().filter(|row| row.task_is_pending).map(|row| row.task_id).collect());
-            }
-            if limits::regain(self.spi, &short, self.now) {
+            let (spi, now) = (self.spi, self.now);
+            let begin = rows.iter().filter(|row| row.task_is_pending).map(|row| row.task_id);
+            if limits::regain(spi, &short, now, |task_ids| self.hold(begin.chain(task_ids).collect())) {
                 free = limits::free(self.spi, &wanted);
             }
         }

@@ -3,7 +3,7 @@
 //! another transaction has locked are passed over, so a claim never waits for a limit and none is ever exceeded.
 use super::graph_cache::{self, CachedTemplate};
 use super::scope;
-use super::settle::{self, Hold};
+use super::settle;
 use crate::engine::explain::Limit;
 use crate::engine::refusal::Refusal;
 use crate::engine::rule::StepKind;
@@ -12,7 +12,7 @@ use crate::pg::array::array;
 use crate::pg::error::finish;
 use crate::pg::spi::{Session, Statement};
 use crate::pg::value::param;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 /// One limit, as its slots name it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,15 +142,16 @@ pub fn free(spi: &Session, wanted: &BTreeMap<Owner, i32>) -> BTreeMap<Owner, Vec
 }
 
 /// Ends the attempts that hold slots of these limits though their leases are over, and makes the slots that a purge has
-/// taken away; whether there may be more free ones than before.
-pub fn regain(spi: &Session, owners: &[Owner], now: Timestamp) -> bool {
+/// taken away; whether there may be more free ones than before. `hold` locks tasks and says which it got.
+pub fn regain(spi: &Session, owners: &[Owner], now: Timestamp, hold: impl FnOnce(Vec<i64>) -> HashSet<i64>) -> bool {
     let columns = columns(owners.iter());
     let [kinds, ids, keys] = [array(&columns.kinds), array(&columns.ids), array(&columns.keys)];
     let holders = EXPIRED_HOLDERS.run(spi, &[kinds, ids, keys, param(now)]);
     let mut holders: Vec<(i64, i32)> = holders.iter().map(|row| (row.want(1), row.want(2))).collect();
-    // The caller may have locked tasks.
-    let held = settle::hold(spi, holders.iter().map(|(task_id, _)| *task_id).collect(), Hold::Free);
-    holders.retain(|(task_id, _)| held.contains(task_id));
+    if !holders.is_empty() {
+        let held = hold(holders.iter().map(|(task_id, _)| *task_id).collect());
+        holders.retain(|(task_id, _)| held.contains(task_id));
+    }
     let found_some = !holders.is_empty();
     settle::expire_leases(spi, holders);
     let missing = WITHOUT_SLOTS.run(spi, &[kinds, ids, keys]);
