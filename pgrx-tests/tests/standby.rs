@@ -31,6 +31,7 @@ fn value(function: &str, argument: &str, receipt: &str) -> String {
         "backoff" | "lease" => "1 minute",
         "older_than" => "0",
         "queue" => "test",
+        "sequence" => "stepwise.tasks_task_id_seq",
         "queues" => "{test}",
         "format" => "mermaid",
         "subscription" | "name" => "events",

@@ -65,8 +65,11 @@ fn a_call_that_is_cut_off_in_its_middle_leaves_no_trace_and_no_lock() {
         });
         assert!(one::<bool>(&mut client, &format!("SELECT {cut}($1)"), &[&pid]));
         let (error, mut doomed) = call.join().unwrap();
-        let expected = if cut == "pg_cancel_backend" { "57014" } else { "57P01" };
-        assert_eq!(error.code().map(|code| code.code()), Some(expected), "{error:?}");
+        // The farewell of one that was ended may be overtaken by the end of its connection.
+        let code = error.code().map(|code| code.code());
+        let is_expected =
+            if cut == "pg_cancel_backend" { code == Some("57014") } else { code.is_none_or(|code| code == "57P01") };
+        assert!(is_expected && (code.is_some() || error.is_closed()), "{error:?}");
         // A backend that was only told to leave off goes on.
         assert_eq!(doomed.batch_execute("SELECT stepwise.now()").is_ok(), cut == "pg_cancel_backend");
         holder.batch_execute("ROLLBACK").unwrap();
