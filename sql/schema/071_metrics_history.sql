@@ -118,7 +118,9 @@ BEGIN
                count(*) FILTER (WHERE h.step_id IS NULL AND h.to_state = 'complete') AS completed,
                count(*) FILTER (WHERE h.step_id IS NULL AND h.to_state = 'error') AS failed,
                count(*) FILTER (WHERE h.step_id IS NULL AND h.to_state = 'cancelled') AS cancelled,
-               count(*) FILTER (WHERE h.step_id IS NOT NULL AND h.to_state = 'in_progress') AS steps_claimed,
+               -- A signal takes its step too, as nobody.
+               count(*) FILTER (WHERE h.step_id IS NOT NULL AND h.to_state = 'in_progress' AND h.worker IS NOT NULL)
+                   AS steps_claimed,
                count(*) FILTER (WHERE h.step_id IS NOT NULL AND h.to_state = 'complete') AS steps_completed,
                count(*) FILTER (WHERE h.step_id IS NOT NULL AND h.to_state = 'error' AND h.from_state <> 'error')
                    AS steps_failed

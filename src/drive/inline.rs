@@ -98,8 +98,8 @@ pub fn run_steps(queues: Option<&[String]>, most: usize) -> Done {
     done
 }
 
-/// Claims, runs what it got and reports, over and over, until there is nothing to get. What it reports and what it claims
-/// next, it does in one go: only the handlers run as somebody else.
+/// Claims, runs what it got and reports, over and over, until there is nothing to get. Only the handlers run as the
+/// caller.
 fn rounds(source: Source, worker: &str, most: Option<usize>, patience: Patience, done: &mut Done) {
     let claim = |executed: i32| {
         let max_steps = most.map_or(BATCH, |most| BATCH.min(most - executed as usize));
@@ -126,16 +126,17 @@ fn rounds(source: Source, worker: &str, most: Option<usize>, patience: Patience,
                 break;
             }
         }
-        let next = command(Level::Worker, || {
+        // What was claimed may be reported, whatever a handler has done to its role, or others to its rights.
+        as_engine(|| {
             // A handler may have cancelled or resolved a step itself: then its word counts, and the report is stale.
             let outcomes = report::report(&reports);
             debug_assert!(outcomes.iter().all(|outcome| *outcome != Outcome::NotFound));
             for step in rest {
                 report::release(step.receipt);
             }
-            let is_over = patience.is_over() || most.is_some_and(|most| done.executed as usize >= most);
-            (!is_over).then(|| claim(done.executed))
         });
+        let is_over = patience.is_over() || most.is_some_and(|most| done.executed as usize >= most);
+        let next = (!is_over).then(|| command(Level::Worker, || claim(done.executed)));
         match next {
             Some(next) => claimed = next,
             None => break,

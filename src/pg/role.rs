@@ -7,12 +7,12 @@ use std::ffi::{CStr, CString, c_int};
 
 thread_local! {
     static GENERATION: Cell<u64> = const { Cell::new(1) };
-    static WATCHED: Cell<[Oid; 3]> = const { Cell::new([Oid::INVALID; 3]) };
+    static WATCHED: Cell<[Oid; 4]> = const { Cell::new([Oid::INVALID; 4]) };
     static REGISTERED: OnceCell<()> = const { OnceCell::new() };
 }
 
 /// Tables of the extension, by name, whose change counts.
-const WATCHED_TABLES: [&CStr; 3] = [c"access", c"namespaces", c"template_steps"];
+const WATCHED_TABLES: [&CStr; 4] = [c"access", c"namespaces", c"tasks", c"template_steps"];
 
 #[pg_guard]
 unsafe extern "C-unwind" fn role_changed(_arg: Datum, _cache: c_int, _hash: u32) {
@@ -96,6 +96,17 @@ pub fn is_free(role: Oid) -> bool {
         let owner = (*(*table).rd_rel).relowner;
         pg_sys::relation_close(table, pg_sys::AccessShareLock as i32);
         pg_sys::has_privs_of_role(role, owner)
+    }
+}
+
+/// Whether policies keep roles to namespaces. The first grant of a namespace makes them, and they stay.
+pub fn is_separated() -> bool {
+    // SAFETY: the relation is opened and closed around the read of a flag.
+    unsafe {
+        let table = pg_sys::table_open(relation(c"tasks"), pg_sys::AccessShareLock as i32);
+        let separated = (*(*table).rd_rel).relrowsecurity;
+        pg_sys::table_close(table, pg_sys::AccessShareLock as i32);
+        separated
     }
 }
 

@@ -207,7 +207,7 @@ fn read(caller: Oid) -> Rights {
         return Rights::all();
     }
     let named = role::named_by_schema();
-    let (mut grants, mut separated) = (Vec::new(), false);
+    let (mut grants, mut separated) = (Vec::new(), role::is_separated());
     each_row(c"access", |row| {
         let namespace: Option<String> = row.get(column::NAMESPACE as usize);
         separated |= namespace.is_some();
@@ -219,6 +219,7 @@ fn read(caller: Oid) -> Rights {
             grants.push((level, namespace));
         }
     });
-    // Until a namespace is granted, PostgreSQL's own rights are all there is.
+    // Until the first namespace is granted, PostgreSQL's own rights are all there is. That the last one is revoked again gives
+    // nobody more.
     if separated { Rights::of(&grants) } else { Rights::all() }
 }

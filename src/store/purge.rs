@@ -10,11 +10,24 @@ use crate::pg::spi::{self, Statement};
 use crate::pg::time;
 use crate::pg::value::param;
 
+/// Of a task `t`: no event of it is after where every subscription is (the parameter), or after where one is that may want it.
+macro_rules! acknowledged {
+    ($by_all:literal) => {
+        concat!(
+            "NOT EXISTS (SELECT FROM stepwise.transitions h WHERE h.task_id = t.task_id AND h.event_id > ",
+            $by_all,
+            " AND h.event_id > (SELECT coalesce(min(u.position), 9223372036854775807) FROM stepwise.subscriptions u \
+                 WHERE coalesce(u.filter -> 'namespace' ? (SELECT n.name FROM stepwise.templates w \
+                     JOIN stepwise.namespaces n ON n.namespace_id = w.namespace_id \
+                     WHERE w.template_id = t.template_id), true)))"
+        )
+    };
+}
 macro_rules! candidates {
     ($also:expr) => {
         concat!(
-            "SELECT t.task_id FROM stepwise.tasks t WHERE t.finished_at < $1 AND t.state = ANY ($2) \
-             AND NOT EXISTS (SELECT FROM stepwise.transitions h WHERE h.task_id = t.task_id AND h.event_id > $4)",
+            "SELECT t.task_id FROM stepwise.tasks t WHERE t.finished_at < $1 AND t.state = ANY ($2) AND ",
+            acknowledged!("$4"),
             $also,
             " ORDER BY t.task_id LIMIT $3"
         )
@@ -31,6 +44,12 @@ static LOCK_TASKS: Statement = Statement::write(
     "SELECT task_id FROM stepwise.tasks WHERE task_id = ANY ($3) AND finished_at < $1 AND state = ANY ($2) \
      ORDER BY task_id FOR UPDATE",
 );
+// Asked again under the locks: a change that was waited for may have left the task's end as it was, but not its history.
+static ACKNOWLEDGED: Statement = Statement::write(concat!(
+    "SELECT t.task_id FROM stepwise.tasks t WHERE t.task_id = ANY ($1) AND ",
+    acknowledged!("$2"),
+    " ORDER BY t.task_id"
+));
 // Of finished tasks nothing is held. The places of a concurrency key go with its last task; a task that is being created
 // with the key meanwhile finds them missing at its first claim, which makes them anew.
 static DELETE_SLOTS: Statement =
@@ -66,6 +85,9 @@ pub fn purge(older_than: Span, most: i32, states: &[&str]) -> i32 {
         }
         LOCK_STEPS.run(spi, &[array(&candidates)]);
         let rows = LOCK_TASKS.run(spi, &[param(before), array(states), array(&candidates)]);
+        let ids: Vec<i64> = rows.iter().map(|row| row.want(1)).collect();
+        let acknowledged = subscriptions::acknowledged_by_all(spi);
+        let rows = ACKNOWLEDGED.run(spi, &[array(&ids), param(acknowledged)]);
         let ids: Vec<i64> = rows.iter().map(|row| row.want(1)).collect();
         let keys: Vec<String> = KEYS.run(spi, &[array(&ids)]).iter().map(|row| row.want(1)).collect();
         scope::writing(Cause::default(), || {

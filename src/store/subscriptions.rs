@@ -24,9 +24,10 @@ macro_rules! select {
     };
 }
 
-// A sequence is read as it stands, whatever the snapshot.
+// A sequence is read as it stands, whatever the snapshot. Under the lock of its page, as this function does: while nextval
+// writes WAL, the page shows a value 32 ahead of what was drawn, and a scan of the sequence reads it without that lock.
 static LAST_EVENT: Statement = Statement::read(
-    "SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM stepwise.transitions_event_id_seq",
+    "SELECT coalesce(pg_catalog.pg_sequence_last_value('stepwise.transitions_event_id_seq'::pg_catalog.regclass), 0)",
 );
 static FIND: Statement = Statement::read(concat!(select!(", filter::text"), " WHERE name = $1"));
 static CLAIM: Statement =
@@ -74,11 +75,13 @@ pub struct Lag {
 /// Runs `body` at a moment of the stream, with a snapshot that goes with it. Everything in the order that
 /// [`Moment`] asks for.
 pub fn at_a_moment<R>(spi: &Session, body: impl FnOnce(Moment) -> R) -> R {
+    // What is looked at during recovery counts as a standby's, also where that ends meanwhile.
+    let on_standby = snapshot::on_standby();
     let last_event = LAST_EVENT.run(spi, &[]).first().map_or(0, |row| row.want(1));
     let next_xid = snapshot::next_xid();
     with_fresh_snapshot(|| {
         let oldest_xid = snapshot::oldest_xid(next_xid) as i64;
-        body(Moment { last_event, next_xid: next_xid as i64, oldest_xid, on_standby: snapshot::on_standby() })
+        body(Moment { last_event, next_xid: next_xid as i64, oldest_xid, on_standby })
     })
 }
 
