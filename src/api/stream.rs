@@ -46,7 +46,7 @@ fn ack_events(subscription: Option<String>, position: Option<i64>) -> i64 {
     finish(command(Level::Worker, || acknowledge(subscription, position)))
 }
 
-fn read(subscription: Option<String>, max: Option<i32>, alone: bool, rows: &mut Rows<15>) -> Outcome<()> {
+fn read(subscription: Option<String>, max: Option<i32>, alone: bool, rows: &mut Rows<16>) -> Outcome<()> {
     let (subscription, max) = (required("subscription", subscription)?, required("max", max)?);
     if !(1..=10_000).contains(&max) {
         let expected = "a number from 1 to 10000";
@@ -69,6 +69,7 @@ fn read(subscription: Option<String>, max: Option<i32>, alone: bool, rows: &mut 
             optional(event.worker),
             optional(event.actor),
             optional(event.metadata),
+            optional(event.traceparent),
         ]);
     };
     Ok(stream::read(&subscription, max as usize, alone, put)?)
@@ -78,7 +79,7 @@ fn read(subscription: Option<String>, max: Option<i32>, alone: bool, rows: &mut 
     CREATE FUNCTION stepwise.read_events(subscription text, max integer DEFAULT 100)
     RETURNS TABLE (event text, event_id bigint, task_id bigint, step_id integer, step_name text, namespace text,
         template text, version text, from_state text, to_state text, attempt integer, at timestamptz, worker text,
-        actor text, metadata jsonb)
+        actor text, metadata jsonb, traceparent text)
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn read_events(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
@@ -90,7 +91,7 @@ fn read_events(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {
     CREATE FUNCTION stepwise.claim_events(subscription text, max integer DEFAULT 100)
     RETURNS TABLE (event text, event_id bigint, task_id bigint, step_id integer, step_name text, namespace text,
         template text, version text, from_state text, to_state text, attempt integer, at timestamptz, worker text,
-        actor text, metadata jsonb)
+        actor text, metadata jsonb, traceparent text)
     LANGUAGE c VOLATILE PARALLEL UNSAFE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
 fn claim_events(fcinfo: pg_sys::FunctionCallInfo) -> RowsReturned {

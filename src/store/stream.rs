@@ -46,6 +46,8 @@ pub struct Event<'a> {
     pub worker: Option<&'a str>,
     pub actor: Option<&'a str>,
     pub metadata: Option<Jsonb>,
+    /// Of the task.
+    pub traceparent: Option<&'a str>,
 }
 
 /// Gives the next events of a subscription, at most so many, to `put`. `alone`: holds the subscription until the transaction
@@ -141,11 +143,12 @@ impl Reader<'_> {
 
     /// Whether that was enough.
     fn give(&mut self, rows: &Rows, put: &mut impl FnMut(Event)) -> bool {
-        let templates = templates(rows);
+        let tasks = tasks_of(rows);
         for row in rows.iter() {
             let (event_id, task_id) = (row.want::<i64>(1), row.want::<i64>(2));
             let step_id = row.get::<i32>(4);
-            let template = templates.get(&task_id).map(Rc::as_ref);
+            let task = tasks.get(&task_id);
+            let template = task.map(|task| task.template.as_ref());
             let step = step_id.zip(template).and_then(|(step_id, template)| template.step(step_id));
             let events = self.wanted(&row, step_id, template);
             if events.is_empty() {
@@ -175,6 +178,7 @@ impl Reader<'_> {
                     worker: worker.as_deref(),
                     actor: actor.as_deref(),
                     metadata: row.get(11),
+                    traceparent: task.and_then(|task| task.traceparent.as_deref()),
                 });
             }
         }
@@ -209,13 +213,21 @@ impl Reader<'_> {
     }
 }
 
-/// The templates of the tasks that the rows speak of.
-fn templates(rows: &Rows) -> HashMap<i64, Rc<CachedTemplate>> {
+/// What an event tells of its task.
+struct OfTask {
+    template: Rc<CachedTemplate>,
+    traceparent: Option<String>,
+}
+
+/// The tasks that the rows speak of.
+fn tasks_of(rows: &Rows) -> HashMap<i64, OfTask> {
     let task_ids: BTreeSet<i64> = rows.iter().map(|row| row.want(2)).collect();
-    let mut of_tasks = Vec::with_capacity(task_ids.len());
+    let mut found: Vec<(i64, i64, Option<String>)> = Vec::with_capacity(task_ids.len());
     TASKS_BY_KEY.each(Sees::Caller, Key::runs(task_ids.into_iter()), |_, row| {
-        of_tasks.push((row.want::<i64>(tasks::TASK_ID), row.want::<i64>(tasks::TEMPLATE_ID)));
+        found.push((row.want(tasks::TASK_ID), row.want(tasks::TEMPLATE_ID), row.get(tasks::TRACEPARENT)));
     });
-    let known = |(task_id, template_id)| Some((task_id, graph_cache::template(template_id)?));
-    of_tasks.into_iter().filter_map(known).collect()
+    let known = |(task_id, template_id, traceparent)| {
+        Some((task_id, OfTask { template: graph_cache::template(template_id)?, traceparent }))
+    };
+    found.into_iter().filter_map(known).collect()
 }

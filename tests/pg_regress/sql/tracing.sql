@@ -53,4 +53,7 @@ SELECT status FROM stepwise.run_task(:handled);
 SELECT stepwise.create_task('handled', traceparent => :'trace') AS stepped \gset
 SELECT executed FROM stepwise.run_steps('sql:sql');
 SELECT task_id IN (:handled, :stepped) AS ours, results FROM test.steps WHERE name = 'a' AND results IS NOT NULL;
+-- In events, as long as the task is there.
+SELECT stepwise.create_subscription('traced', '{"event": "task.initialize_requested"}', 'start') AS position;
+SELECT task_id, traceparent IS NOT NULL AS traced FROM stepwise.read_events('traced', 20);
 SELECT * FROM stepwise.verify();
