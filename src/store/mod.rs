@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod audit;
+mod by_time;
 pub mod claim;
 pub mod claimable;
 pub mod columns;

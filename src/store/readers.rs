@@ -1,8 +1,8 @@
 //! Readiness and context of tasks. Reads only: the caller's snapshot, no transaction id, fit for a standby.
-use super::access::{self, restriction_now};
+use super::access::restriction_now;
+use super::by_time::NEXT_VISIBLE;
 use super::columns::{QUEUES_BY_KEY, STEPS_BY_KEY, TASKS_BY_KEY, queues as queue, steps as step, tasks as task};
 use super::graph_cache::{self, CachedStep, CachedTemplate};
-use super::ranges::{open_queue, over_ranges};
 use crate::engine::access::Level;
 use crate::engine::context::{Context, Tally};
 use crate::engine::readiness::{Readiness, StepFacts, Surroundings, evaluate};
@@ -11,21 +11,12 @@ use crate::engine::time::Timestamp;
 use crate::engine::transition::StepKey;
 use crate::pg::array::array;
 use crate::pg::lookup::{Key, Sees};
-use crate::pg::spi::{self, Statement};
+use crate::pg::spi;
 use crate::pg::time;
 use crate::pg::trigger::SlotRow;
 use crate::pg::value::no_array;
 use std::collections::BTreeSet;
 use std::rc::Rc;
-
-static NEXT_VISIBLE_AT: Statement = Statement::read(over_ranges!(
-    concat!("($1 IS NULL OR q.name = ANY ($1)) AND ", open_queue!()),
-    include_str!("../../sql/query/next_visible_at.sql")
-));
-static NEXT_VISIBLE_OF_NAMESPACES: Statement = Statement::read(over_ranges!(
-    concat!("($1 IS NULL OR q.name = ANY ($1)) AND ", open_queue!()),
-    include_str!("../../sql/query/next_visible_of_namespaces.sql")
-));
 
 /// One step with what the rules say about it.
 pub struct StepStatus<'a> {
@@ -204,10 +195,7 @@ pub fn task_statuses(task_ids: &[i64]) -> Vec<TaskStatus> {
 pub fn next_visible_at(queues: Option<&[String]>) -> Option<Timestamp> {
     spi::session(|spi| {
         let queues = queues.map_or_else(no_array::<String>, array);
-        let rows = match access::restriction() {
-            None => NEXT_VISIBLE_AT.run(spi, &[queues]),
-            Some(only) => NEXT_VISIBLE_OF_NAMESPACES.run(spi, &[queues, only.names()]),
-        };
+        let rows = NEXT_VISIBLE.run(spi, queues);
         rows.first().and_then(|row| row.get(1))
     })
 }

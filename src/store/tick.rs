@@ -1,7 +1,6 @@
 //! What nobody meets: leases, waits and deadlines that are over in queues from which nobody claims now. Claims do the
 //! same to what they meet (`claimable`), so calling this is a matter of punctuality, not of correctness.
-use super::access::{self, of_namespaces};
-use super::ranges::over_ranges;
+use super::by_time::{DUE_STEPS, NEXT_DUE, OVERDUE_TASKS, READY_QUEUES};
 use super::settle::{self, Hold};
 use super::subscriptions;
 use crate::engine::state::StepState;
@@ -9,7 +8,7 @@ use crate::engine::time::{Span, Timestamp};
 use crate::events;
 use crate::pg::array::array;
 use crate::pg::catalog;
-use crate::pg::spi::{self, Rows, Session, Statement};
+use crate::pg::spi::{self, Session, Statement};
 use crate::pg::time;
 use crate::pg::value::param;
 
@@ -24,25 +23,6 @@ pub struct Ticked {
     pub next_at: Option<Timestamp>,
 }
 
-// Of each queue and priority the oldest ten thousand visible rows are looked at.
-static DUE: Statement = Statement::write(over_ranges!("true", include_str!("../../sql/query/due_steps.sql")));
-static OVERDUE: Statement =
-    Statement::write("SELECT task_id FROM stepwise.tasks WHERE deadline <= $1 ORDER BY deadline LIMIT 1000");
-static READY: Statement =
-    Statement::write(over_ranges!("NOT q.paused", include_str!("../../sql/query/ready_queues.sql")));
-static NEXT: Statement = Statement::read(over_ranges!("true", include_str!("../../sql/query/next_due.sql")));
-// The same for a caller who is restricted to namespaces.
-static DUE_OF: Statement =
-    Statement::write(over_ranges!("true", include_str!("../../sql/query/due_steps_of_namespaces.sql")));
-static OVERDUE_OF: Statement = Statement::write(concat!(
-    "SELECT t.task_id FROM stepwise.tasks t WHERE t.deadline <= $1",
-    of_namespaces!("t", "$2"),
-    " ORDER BY t.deadline LIMIT 1000"
-));
-static READY_OF: Statement =
-    Statement::write(over_ranges!("NOT q.paused", include_str!("../../sql/query/ready_queues_of_namespaces.sql")));
-static NEXT_OF: Statement =
-    Statement::read(over_ranges!("true", include_str!("../../sql/query/next_due_of_namespaces.sql")));
 static LOCK: Statement = Statement::write(
     "SELECT s.task_id, s.step_id, s.state FROM unnest($1, $2) AS i (task_id, step_id) \
      JOIN stepwise.steps s ON s.task_id = i.task_id AND s.step_id = i.step_id \
@@ -58,7 +38,7 @@ pub fn tick() -> Ticked {
         // First: this transaction must not have an id of its own yet.
         subscriptions::leave_marks(spi);
         let (found, mut expired, mut waits) = due(spi, now);
-        let mut overdue: Vec<i64> = run(spi, [&OVERDUE, &OVERDUE_OF], now).iter().map(|row| row.want(1)).collect();
+        let mut overdue: Vec<i64> = OVERDUE_TASKS.run(spi, param(now)).iter().map(|row| row.want(1)).collect();
         let overdue_tasks = overdue.len() as i32;
         // All tasks at once, and none that it would have to wait for.
         let tasks =
@@ -76,7 +56,7 @@ pub fn tick() -> Ticked {
             || overdue_tasks != ended_tasks
             || overdue_tasks >= MOST;
         let soon = left.then(|| now.plus(Span::from_secs(1)));
-        let ready: Vec<i64> = run(spi, [&READY, &READY_OF], now).iter().map(|row| row.want(1)).collect();
+        let ready: Vec<i64> = READY_QUEUES.run(spi, param(now)).iter().map(|row| row.want(1)).collect();
         events::announce_ready(ready.iter().copied());
         Ticked {
             expired_leases,
@@ -88,14 +68,6 @@ pub fn tick() -> Ticked {
     })
 }
 
-/// Runs the first statement or, for the namespaces of a restricted caller, the second.
-fn run(spi: &Session, [all, of_namespaces]: [&'static Statement; 2], now: Timestamp) -> Rows {
-    match access::restriction() {
-        None => all.run(spi, &[param(now)]),
-        Some(only) => of_namespaces.run(spi, &[param(now), only.names()]),
-    }
-}
-
 type Keys = Vec<(i64, i32)>;
 
 /// As many as one tick settles of a kind, as the statements say.
@@ -103,7 +75,7 @@ const MOST: i32 = 1000;
 
 /// How many were found; held steps whose leases are over, and waits whose time is over; locked.
 fn due(spi: &Session, now: Timestamp) -> (i32, Keys, Keys) {
-    let rows = run(spi, [&DUE, &DUE_OF], now);
+    let rows = DUE_STEPS.run(spi, param(now));
     let (task_ids, step_ids): (Vec<i64>, Vec<i32>) =
         rows.iter().map(|row| (row.want::<i64>(1), row.want::<i32>(2))).unzip();
     drop(rows);
@@ -124,5 +96,5 @@ fn due(spi: &Session, now: Timestamp) -> (i32, Keys, Keys) {
 
 /// The earliest time after `now` at which a step becomes visible or a task runs out of time.
 pub fn next_due(spi: &Session, now: Timestamp) -> Option<Timestamp> {
-    run(spi, [&NEXT, &NEXT_OF], now).first().and_then(|row| row.get(1))
+    NEXT_DUE.run(spi, param(now)).first().and_then(|row| row.get(1))
 }
