@@ -45,11 +45,16 @@ pub fn of_turns(lab: &mut Lab, worker: &mut dyn Worker, schema: &str, calls: usi
     }
     let row = lab.control.query_one(
         "SELECT coalesce(sum(calls) FILTER (WHERE NOT toplevel), 0)::float8, \
-             coalesce(sum(shared_blks_hit + shared_blks_read) FILTER (WHERE toplevel), 0)::float8 \
+             coalesce(sum(shared_blks_hit + shared_blks_read) FILTER (WHERE toplevel), 0)::float8, \
+             sum(shared_blks_hit + shared_blks_read) FILTER (WHERE claims)::float8 / sum(calls) FILTER (WHERE claims)::float8 \
          FROM public.pg_stat_statements AS p JOIN pg_database AS d ON d.oid = p.dbid \
+             CROSS JOIN LATERAL (SELECT toplevel AND query LIKE '%.claim_steps(%' AS claims) AS c \
          WHERE d.datname = current_database() AND query LIKE '%' || ($1::text) || '.%'",
         &[&schema],
     )?;
     let calls = (turns * calls) as f64;
-    Ok(vec![("stmts/call", row.get::<_, f64>(0) / calls), ("buffers/call", row.get::<_, f64>(1) / calls)])
+    let mut figures =
+        vec![("stmts/call", row.get::<_, f64>(0) / calls), ("buffers/call", row.get::<_, f64>(1) / calls)];
+    figures.extend(row.get::<_, Option<f64>>(2).map(|buffers| ("buffers/claim", buffers)));
+    Ok(figures)
 }

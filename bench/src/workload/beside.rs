@@ -47,15 +47,15 @@ fn run(lab: &mut Lab, options: &Options, report: &mut Report) -> Result<()> {
         drain::create(lab, "stepwise", template_id, live)?;
         let mut worker = System::Separate.worker(lab, SETTINGS, 1, RESULT)?;
         let figures = statements::of_turns(lab, worker.as_mut(), "stepwise", 2)?;
-        buffers.extend(figures.iter().find(|(name, _)| *name == "buffers/call").map(|(_, value)| *value));
+        buffers.extend(figures.iter().find(|(name, _)| *name == "buffers/claim").map(|(_, value)| *value));
         case.lines[0].figures.extend(figures);
         report.add(case);
     }
     if let [none, .., most] = buffers[..] {
         report.bound(
-            "w6: buffers per call, beside the most finished steps ÷ beside none".into(),
+            "w6: buffers per claim, beside the most finished steps ÷ beside none".into(),
             Some(most / none),
-            1.25,
+            1.10,
         );
     }
     Ok(())
