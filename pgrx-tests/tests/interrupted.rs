@@ -141,7 +141,9 @@ fn a_full_queue_of_notifications_stops_no_work_that_announces_nothing() {
     let server = Server::start_with(if can_be_small { &["max_notify_queue_pages=64"] } else { &[] });
     let database = server.database("full_queue");
     let mut listener = database.connect();
-    listener.batch_execute("LISTEN stepwise_step; BEGIN; SELECT 1").unwrap();
+    // It listens from its commit on; what it has not read stays in the queue.
+    listener.batch_execute("LISTEN stepwise_step").unwrap();
+    listener.batch_execute("BEGIN; SELECT 1").unwrap();
     let mut client = database.connect();
     templates::register(&mut client, &templates::chain("chain", &["a", "b"]));
     templates::create(&mut client, "chain", 300);
@@ -169,6 +171,13 @@ fn a_full_queue_of_notifications_stops_no_work_that_announces_nothing() {
         assert_eq!(complete(&mut client, &step.receipt, "1").unwrap(), "accepted");
     }
     listener.batch_execute("COMMIT").unwrap();
+    // Who finds it full makes no room in it; this does, of what has been read.
+    let usage = "SELECT pg_notification_queue_usage()";
+    let has_room = (0..1000).any(|_| {
+        listener.batch_execute("").unwrap();
+        one::<f64>(&mut client, usage, &[]) < 0.5
+    });
+    assert!(has_room, "the listener has read nothing");
     client.batch_execute("RESET stepwise.notify").unwrap();
     assert!(claim(&mut client, "w", 300).unwrap().len() >= 100);
     invariants::assert_sound(&mut client);

@@ -115,9 +115,10 @@ BEGIN ATOMIC
     CROSS JOIN LATERAL (
         SELECT CASE
             WHEN f.state = 'error' AND NOT (f.attempts < f.retry_limit AND f.may_repeat) THEN NULL
-            -- A step that was never attempted counts from when its backoff was set.
+            -- A step that was never attempted counts from its failure or, pending, from when its backoff was set.
             WHEN f.backoff_seconds IS NOT NULL
-                THEN coalesce(f.last_attempted_at, f.changed_at) + make_interval(secs => f.backoff_seconds)
+                THEN coalesce(f.last_attempted_at, CASE f.state WHEN 'error' THEN f.last_failure_at ELSE f.changed_at END)
+                    + make_interval(secs => f.backoff_seconds)
             WHEN f.state = 'error' THEN (
                 -- Beyond the last timestamp is infinity.
                 SELECT CASE

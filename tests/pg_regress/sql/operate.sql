@@ -103,6 +103,17 @@ RESET stepwise.clock_offset;
 SELECT stepwise.create_task('slow', run_at => stepwise.now() + interval '1 hour') AS task_id \gset
 SELECT stepwise.release_backoff(:task_id);
 SELECT name, visible FROM test.steps WHERE task_id = :task_id;
+-- One that was put into error by hand, without an attempt, rests from then, and not from when that was ended.
+SELECT stepwise.create_task('slow') AS task_id \gset
+UPDATE stepwise.steps SET state = 'error' WHERE task_id = :task_id AND step_id = 1;
+SELECT stepwise.set_backoff(:task_id, 1, '1 hour');
+SET stepwise.clock_offset = '1 minute';
+SELECT stepwise.release_backoff(:task_id);
+SELECT next_retry_at = last_failure_at AS from_the_failure, ready_for_execution
+FROM stepwise.get_step_readiness_status(:task_id, '{1}');
+SELECT * FROM stepwise.verify(:task_id);
+RESET stepwise.clock_offset;
+SELECT stepwise.cancel_task(:task_id);
 
 -- Purge: finished tasks whole, oldest first; one in error only where it is named; never a live one.
 SELECT state, count(*) FROM stepwise.tasks GROUP BY state ORDER BY state COLLATE "C";
