@@ -8,6 +8,8 @@ unsafe extern "C-unwind" {
 /// Queues a notification for the commit of the current transaction. The payload is text of the database, so it has
 /// no NUL byte, and is under 8000 bytes (engine::event).
 pub fn notify(channel: &'static std::ffi::CStr, payload: &str) {
+    // A batch has one for each of its steps, and does nothing else that would see a cancel meanwhile.
+    pgrx::pg_sys::check_for_interrupts!();
     let Ok(payload) = CString::new(payload) else { return };
     // SAFETY: both are C strings; the guard turns an ERROR (queue full) into a Rust panic that pgrx re-raises.
     unsafe { pgrx::pg_sys::ffi::pg_guard_ffi_boundary(|| Async_Notify(channel.as_ptr(), payload.as_ptr())) }

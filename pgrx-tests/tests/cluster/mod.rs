@@ -2,6 +2,7 @@
 //! tested belongs in the files beside this folder.
 #![allow(dead_code, unused_imports)] // each test file uses a part of it
 
+pub mod contents;
 pub mod database;
 pub mod example_worker;
 pub mod handlers;
@@ -15,5 +16,6 @@ pub mod templates;
 pub mod wait;
 pub mod worker;
 
+pub use contents::contents;
 pub use database::{Database, count, one, refusal};
 pub use server::Server;
