@@ -5,6 +5,7 @@
 pub mod database;
 pub mod example_worker;
 pub mod handlers;
+pub mod in_flight;
 pub mod invariants;
 pub mod monitoring;
 pub mod proxy;
@@ -15,5 +16,5 @@ pub mod templates;
 pub mod wait;
 pub mod worker;
 
-pub use database::{Database, count, one, refusal};
+pub use database::{Database, contents, count, one, refusal};
 pub use server::Server;
