@@ -18,7 +18,8 @@ impl Walk<'_> {
             return Ok(());
         };
         let mut found = self.task(*task);
-        if matches!(command, Command::UpdateTask { to: State::Resolved, .. }) && task.recent {
+        let ends = matches!(command, Command::UpdateTask { to: State::Resolved | State::Cancelled, .. });
+        if ends && task.number.is_multiple_of(2) {
             // By hand is how a failed task is laid to rest, and there are few.
             let failed = |(id, _): &&(i64, String)| self.model.tasks.get(id).is_some_and(|t| t.state == State::Error);
             found = self.tasks.iter().rev().find(failed).or(found);
