@@ -3,7 +3,7 @@ PG ?= 15
 MODEL = PG_STEPWISE_MODEL_SEED="$(SEED)" PG_STEPWISE_MODEL_OPS="$(OPS)" PG_STEPWISE_MODEL_SECONDS="$(SECONDS)" \
   PG_STEPWISE_MODEL_SESSIONS="$(SESSIONS)" PG_STEPWISE_MODEL_ISOLATION="$(ISOLATION)" PG_STEPWISE_MODEL_BUG="$(BUG)"
 
-.PHONY: help demo test model mutants crash pairs soak-calls bench bench-full bench-peers setup install fmt lint fuzz supply-chain clean
+.PHONY: help demo test model mutants crash pairs contention soak-calls bench bench-full bench-peers setup install fmt lint fuzz supply-chain clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -28,6 +28,10 @@ crash: ## kill a server under load, again and again: CYCLES=200
 pairs: ## every pair of calls in every way that two sessions meet
 	@.ci/setup $(PG)
 	@PG=$(PG) PAIRS=all .ci/cluster pairs
+
+contention: ## twenty claimers and sixteen reporters at once, for so long: SECONDS=300
+	@.ci/setup $(PG)
+	@PG=$(PG) PG_STEPWISE_CONTENTION_SECONDS=$(or $(SECONDS),300) .ci/cluster contention twenty_claimers sixteen_clients
 
 soak-calls: ## a backend's memory over many calls: CALLS=10000000
 	@.ci/setup $(PG)

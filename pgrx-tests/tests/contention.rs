@@ -2,13 +2,15 @@
 mod cluster;
 
 use cluster::random::Random;
-use cluster::worker::{Claimed, MANNERS, Worker, claim};
+use cluster::worker::{Claimed, MANNERS, Worker, claim, complete};
 use cluster::{Database, Server, count, invariants, one, templates};
 use postgres::Client;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// The same from so many connections at once; what each came to.
 fn at_once<T: Send>(
@@ -31,10 +33,18 @@ fn at_once<T: Send>(
     })
 }
 
-#[track_caller]
-fn assert_no_deadlock(client: &mut Client) {
-    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
-    assert_eq!(one::<i64>(client, deadlocks, &[]), 0);
+/// Once, or again and again for so many seconds (`make contention`).
+fn repeat(mut round: impl FnMut(u64)) {
+    let seconds = std::env::var("PG_STEPWISE_CONTENTION_SECONDS").ok().filter(|text| !text.is_empty());
+    let seconds = seconds.map_or(0, |text| text.parse().expect("PG_STEPWISE_CONTENTION_SECONDS is a number"));
+    let end = Instant::now() + Duration::from_secs(seconds);
+    for number in 1.. {
+        round(number);
+        if Instant::now() >= end {
+            println!("{number} rounds");
+            return;
+        }
+    }
 }
 
 #[test]
@@ -61,8 +71,58 @@ fn the_step_of_a_lost_worker_goes_to_one_of_twenty_after_its_lease() {
     assert_eq!(count(&mut client, lost), 3);
     assert_eq!(count(&mut client, "stepwise.steps WHERE attempts = 3"), 1);
     invariants::assert_sound(&mut client);
-    assert_no_deadlock(&mut client);
+    server.assert_no_deadlock();
 }
+
+#[test]
+fn twenty_claimers_take_each_of_many_steps_once() {
+    let server = Server::start();
+    let database = server.database("claimers");
+    let mut client = database.connect();
+    templates::register(&mut client, &templates::ladder("ladder", 2));
+    repeat(|_| {
+        let tasks = templates::create(&mut client, "ladder", 200);
+        let before: i64 = one(&mut client, CLAIMS, &[]);
+        let claimed: Vec<Vec<Claimed>> = at_once(&database, 20, "", |client, number| {
+            let mut mine = Vec::new();
+            loop {
+                let steps = claim(client, &format!("worker {number}"), 10).expect("a claim");
+                // What others are about to take is passed over: an empty answer is not the end.
+                if steps.is_empty() && count(client, READY) == 0 {
+                    return mine;
+                }
+                mine.extend(steps);
+            }
+        });
+        let busy = claimed.iter().filter(|mine| !mine.is_empty()).count();
+        assert!(busy > 1, "one took all");
+        let all: Vec<&Claimed> = claimed.iter().flatten().collect();
+        let steps: BTreeSet<(i64, i32)> = all.iter().map(|step| (step.task_id, step.step_id)).collect();
+        let receipts: BTreeSet<&str> = all.iter().map(|step| step.receipt.as_str()).collect();
+        // The first two steps of each task, each to one, and never a step whose parents are open.
+        let expected: BTreeSet<(i64, i32)> = tasks.iter().flat_map(|&task| [(task, 1), (task, 2)]).collect();
+        assert_eq!((all.len(), receipts.len()), (400, 400));
+        assert_eq!(steps, expected);
+        assert!(all.iter().all(|step| step.attempt == 1));
+        // The history says the same: each was claimed once, by the worker that was told so.
+        assert_eq!(one::<i64>(&mut client, CLAIMS, &[]) - before, 400);
+        for (number, mine) in claimed.iter().enumerate() {
+            let of_worker = format!("stepwise.steps WHERE state = 'in_progress' AND worker = 'worker {number}'");
+            assert_eq!(count(&mut client, &of_worker), mine.len() as i64);
+        }
+        for step in all {
+            assert_eq!(complete(&mut client, &step.receipt, "1").unwrap(), "accepted");
+        }
+        client
+            .batch_execute("SELECT stepwise.cancel_task(task_id) FROM stepwise.tasks WHERE finished_at IS NULL")
+            .unwrap();
+    });
+    invariants::assert_sound(&mut client);
+    server.assert_no_deadlock();
+}
+
+const READY: &str = "stepwise.steps WHERE state = 'pending' AND visible_at <= stepwise.now()";
+const CLAIMS: &str = "SELECT count(*) FROM stepwise.transitions WHERE step_id IS NOT NULL AND to_state = 'in_progress'";
 
 #[test]
 fn sixteen_clients_report_the_same_steps_in_any_order_and_each_counts_once() {
@@ -70,21 +130,24 @@ fn sixteen_clients_report_the_same_steps_in_any_order_and_each_counts_once() {
     let database = server.database("shuffled");
     let mut client = database.connect();
     templates::register(&mut client, &templates::ladder("ladder", 4));
-    templates::create(&mut client, "ladder", 60);
     let mut rounds = 0;
-    loop {
-        let held = claim(&mut client, "w", 150).unwrap();
-        if held.is_empty() && count(&mut client, "stepwise.tasks WHERE finished_at IS NULL") == 0 {
-            break;
+    repeat(|turn| {
+        templates::create(&mut client, "ladder", 60);
+        loop {
+            let held = claim(&mut client, "w", 150).unwrap();
+            if held.is_empty() && count(&mut client, "stepwise.tasks WHERE finished_at IS NULL") == 0 {
+                break;
+            }
+            let accepted = at_once(&database, 16, "", |client, number| {
+                report_shuffled(client, &held, rounds * 16 + number as u64)
+            });
+            assert_eq!(accepted.iter().sum::<usize>(), held.len());
+            rounds += 1;
         }
-        let accepted =
-            at_once(&database, 16, "", |client, number| report_shuffled(client, &held, rounds * 16 + number as u64));
-        assert_eq!(accepted.iter().sum::<usize>(), held.len());
-        rounds += 1;
-    }
-    assert!(rounds > 3);
+        assert!(rounds > 3 * turn);
+    });
     invariants::assert_sound(&mut client);
-    assert_no_deadlock(&mut client);
+    server.assert_no_deadlock();
 }
 
 /// Reports all of the steps in batches of some, completed or failed, some of them twice; how many reports were accepted.
@@ -132,7 +195,7 @@ fn twenty_callers_with_one_identity_key_get_one_task() {
     assert_eq!(count(&mut client, "stepwise.tasks"), 10);
     assert_eq!(count(&mut client, "stepwise.steps"), 20);
     invariants::assert_sound(&mut client);
-    assert_no_deadlock(&mut client);
+    server.assert_no_deadlock();
 }
 
 #[test]
@@ -191,7 +254,7 @@ fn a_purge_under_load_takes_only_what_has_ended() {
         assert_eq!(count(&mut client, &dangling), 0, "{table}");
     }
     invariants::assert_sound(&mut client);
-    assert_no_deadlock(&mut client);
+    server.assert_no_deadlock();
 }
 
 #[test]
@@ -223,5 +286,5 @@ fn work_goes_on_beside_a_long_transaction() {
     assert_eq!(count(&mut reader, "stepwise.verify()"), 0);
     reader.batch_execute("COMMIT").unwrap();
     invariants::assert_sound(&mut client);
-    assert_no_deadlock(&mut client);
+    server.assert_no_deadlock();
 }

@@ -8,7 +8,6 @@ use cluster::example_worker::{
 use cluster::{Database, Server, count, invariants, one};
 use postgres::Client;
 use serde_json::json;
-use std::time::{Duration, Instant};
 
 /// A handler that is to stop half-way finds the row of its order locked by this session: its entry is written by then, and
 /// not committed.
@@ -36,9 +35,9 @@ fn runs_tasks_with_failures_to_their_ends(language: Language) {
     let database = server.database("ends");
     let mut client = database.connect();
     prepare(&mut client);
-    let mut worker = ExampleWorker::start(language, &database, "worker", "--queue shop --batch 3 --lease 60");
+    let mut worker =
+        ExampleWorker::start(language, &database, "worker", "--queue shop --batch 3 --lease 60 --poll 300");
     worker.until_idle(&mut client);
-    let begin = Instant::now();
     for _ in 0..4 {
         let order_id = add_order(&mut client, 10);
         create_task(&mut client, "order", order_id, json!({"charge": 1, "ship": 2}));
@@ -49,9 +48,8 @@ fn runs_tasks_with_failures_to_their_ends(language: Language) {
     let traced: i64 = one(&mut client, create, &[&context, &TRACEPARENT]);
     let without_amount = add_order(&mut client, 0);
     let bad = create_task(&mut client, "order", without_amount, json!({}));
+    // It waits for longer than this does where neither a notification nor next_visible_at ends that.
     until_ended(&mut worker, &mut client, "true");
-    // It waits for 30 s where neither a notification nor next_visible_at ends that.
-    assert!(begin.elapsed() < Duration::from_secs(25), "the worker waited in vain: {:?}", begin.elapsed());
 
     assert_eq!(count(&mut client, "stepwise.tasks WHERE state = 'complete'"), 5);
     assert_eq!(claims(&mut client, None), 5 * (4 + 1 + 2) + 1);

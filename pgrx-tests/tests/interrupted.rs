@@ -2,17 +2,17 @@
 mod cluster;
 
 use cluster::worker::{claim, complete};
-use cluster::{Server, contents, count, invariants, one, refusal, templates};
+use cluster::{Server, count, invariants, one, refusal, rows, templates};
 use postgres::Client;
 use serde_json::json;
 
 /// What is stored, and what calls change beside it: rights, and the session's own clock.
-fn state(client: &mut Client) -> String {
+fn state(client: &mut Client) -> (Vec<(String, String)>, String) {
     let rights = "SELECT md5(concat((SELECT string_agg(proacl::text, ' ' ORDER BY oid) FROM pg_proc WHERE pronamespace = n.oid), \
             (SELECT string_agg(concat(relacl::text, relrowsecurity), ' ' ORDER BY oid) FROM pg_class WHERE relnamespace = n.oid), \
             n.nspacl, current_setting('stepwise.clock_offset'))) \
         FROM pg_namespace n WHERE nspname = 'stepwise'";
-    contents(client) + &one::<String>(client, rights, &[])
+    (rows(client), one(client, rights, &[]))
 }
 
 /// What a call has come to, without what differs from one time to the next: ids that were drawn, receipts, times.
@@ -158,7 +158,10 @@ fn every_call_that_is_taken_back_is_as_if_never_made() {
             assert_eq!(state(&mut client), before, "{call}, {back}");
         }
         // Nothing is held any more.
-        fresh.batch_execute("BEGIN; SELECT FROM stepwise.steps, stepwise.tasks, stepwise.subscriptions FOR UPDATE NOWAIT; ROLLBACK")
+        fresh
+            .batch_execute(
+                "BEGIN; SELECT FROM stepwise.steps, stepwise.tasks, stepwise.subscriptions FOR UPDATE NOWAIT; ROLLBACK",
+            )
             .unwrap_or_else(|error| panic!("{call}: {error:?}"));
     }
     invariants::assert_sound(&mut client);

@@ -41,16 +41,13 @@ fn no_limit_is_exceeded_and_every_task_ends() {
     client.execute("SELECT stepwise.set_queue_limit($1, 9)", &[&queue]).unwrap();
 
     let done = AtomicBool::new(false);
-    let most_seen = thread::scope(|scope| {
+    thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             let mut client = database.connect();
-            let mut most = 0;
             while !done.load(Ordering::Relaxed) {
                 let exceeded: Vec<String> = client.query(EXCEEDED, &[]).unwrap().iter().map(|row| row.get(0)).collect();
                 assert!(exceeded.is_empty(), "{exceeded:?}");
-                most = most.max(count(&mut client, "stepwise.steps WHERE state = 'in_progress'"));
             }
-            most
         });
         let workers: Vec<_> = (1..)
             .zip(MANNERS.into_iter().filter(|manner| *manner != Manner::ByUpdate).cycle().take(6))
@@ -70,14 +67,18 @@ fn no_limit_is_exceeded_and_every_task_ends() {
             worker.join().unwrap();
         }
         done.store(true, Ordering::Relaxed);
-        watcher.join().unwrap()
+        watcher.join().unwrap();
     });
 
     assert_eq!(count(&mut client, "stepwise.tasks WHERE finished_at IS NULL"), 0);
     assert_eq!(count(&mut client, "stepwise.slots WHERE task_id IS NOT NULL"), 0);
-    assert!(most_seen > 3, "at most {most_seen} steps were seen in progress at once");
-    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
-    assert_eq!(one::<i64>(&mut client, deadlocks, &[]), 0);
+    // What the watcher may have missed: a place is free for others once its release is committed, so the order of events
+    // shows how many steps were in progress at any time. The first claim takes all that there are.
+    let most = "SELECT max(running)::integer FROM (SELECT sum((to_state = 'in_progress')::integer \
+        - coalesce(from_state = 'in_progress', false)::integer) OVER (ORDER BY event_id) AS running \
+        FROM stepwise.transitions WHERE step_id IS NOT NULL) AS r";
+    assert_eq!(one::<i32>(&mut client, most, &[]), 9);
+    server.assert_no_deadlock();
     invariants::assert_sound(&mut client);
 }
 

@@ -7,11 +7,11 @@ use postgres::Client;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").join(path)
@@ -366,25 +366,38 @@ fn the_exporter_the_dashboard_and_the_alerts_agree_with_the_views() {
     fs::remove_dir_all(dir).unwrap();
 }
 
-/// Runs examples/top/top on a terminal, with these keys, one a moment after the other.
-fn on_a_terminal(database: &Database, keys: &[&str]) -> String {
+/// Runs examples/top/top on a terminal. Each of these keys is pressed when this text has come so many times since the last.
+fn on_a_terminal(database: &Database, keys: &[(&str, usize, &str)]) -> String {
     let top = repository("examples/top/top");
     let mut command = Command::new("script");
-    command.args(["-qec", &format!("{} --interval 0.2", top.display()), "/dev/null"]);
+    command.args(["-qec", &format!("{} --interval 0.5", top.display()), "/dev/null"]);
     let path = format!("{}:/usr/bin:/bin", std::env::var("PG_STEPWISE_BINDIR").unwrap());
     command.env_clear().envs([("PATH", path.as_str()), ("TERM", "xterm"), ("SHELL", "/bin/sh"), ("LANG", "C.UTF-8")]);
     command.env("PGHOST", &database.socket).env("PGUSER", "monitor").env("PGDATABASE", &database.name);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut process = command.spawn().expect("script runs");
-    let mut terminal = process.stdin.take().unwrap();
-    for key in keys {
-        // Time for the screen that the key answers to.
-        thread::sleep(Duration::from_millis(1500));
-        terminal.write_all(key.as_bytes()).unwrap();
-    }
-    let output = process.wait_with_output().expect("top ends");
-    assert!(output.status.success(), "{:?}", output.status);
-    String::from_utf8(output.stdout).unwrap()
+    let (mut terminal, mut output) = (process.stdin.take().unwrap(), process.stdout.take().unwrap());
+    let shown = Mutex::new(Vec::new());
+    let text = |from: usize| String::from_utf8_lossy(&shown.lock().unwrap()[from..]).into_owned();
+    let status = thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut part = [0; 4096];
+            while let Some(length) = output.read(&mut part).ok().filter(|length| *length > 0) {
+                shown.lock().unwrap().extend(&part[..length]);
+            }
+        });
+        let mut seen = 0;
+        for (awaited, times, key) in keys {
+            wait::until(&format!("{awaited} is shown"), || {
+                (text(seen).matches(awaited).count() >= *times).then_some(())
+            });
+            seen = shown.lock().unwrap().len();
+            terminal.write_all(key.as_bytes()).unwrap();
+        }
+        process.wait().expect("top ends")
+    });
+    assert!(status.success(), "{status:?}");
+    text(0)
 }
 
 #[test]
@@ -395,7 +408,16 @@ fn top_shows_queues_failures_and_why_a_task_does_not_move() {
     client.batch_execute("CREATE ROLE monitor LOGIN; SELECT stepwise.grant_access('monitor', 'reader')").unwrap();
     put_to_work(&mut client);
     let failed: i64 = one(&mut client, "SELECT min(task_id) FROM stepwise.failed_steps", &[]);
-    let screen = on_a_terminal(&database, &["w", &format!("{failed}\n"), "x", "q"]);
+    let screen = on_a_terminal(
+        &database,
+        &[
+            // It looks again by itself.
+            ("FAILED", 2, "w"),
+            ("task: ", 1, &format!("{failed}\n")),
+            ("any key goes back", 1, "x"),
+            ("FAILED", 1, "q"),
+        ],
+    );
     for shown in ["RUNNING", "FAILED", "other (paused)", "busy", "no further attempt", "\u{1b}[?1049l"] {
         assert!(screen.contains(shown), "{shown} is not shown:\n{screen}");
     }

@@ -2,12 +2,12 @@
 //! accepted or refused with its path, however large.
 mod cluster;
 
-use cluster::{Server, count, one, refusal};
+use cluster::{Server, count, one, refusal, wait};
 use postgres::Client;
 use postgres::fallible_iterator::FallibleIterator;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use proptest::test_runner::TestRunner;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -48,6 +48,18 @@ fn any_name() -> impl Strategy<Value = String> {
         1 => prop::collection::vec(any, 255).prop_map(String::from_iter),
         1 => prop::sample::select(vec!['ä', '\u{1}', '🚚', '"', '\\']).prop_map(|c| c.to_string().repeat(255)),
     ]
+}
+
+/// The names of a run come from `PG_STEPWISE_NAMES_SEED`; without it each major has names of its own, the same each time.
+fn runner(client: &mut Client) -> TestRunner {
+    let version = "SELECT current_setting('server_version_num')::bigint / 10000";
+    let seed = std::env::var("PG_STEPWISE_NAMES_SEED").ok().filter(|text| !text.is_empty());
+    let seed: i64 = seed
+        .map_or_else(|| one(client, version, &[]), |text| text.parse().expect("PG_STEPWISE_NAMES_SEED is a number"));
+    println!("PG_STEPWISE_NAMES_SEED={seed}");
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 
 /// Five names; each says where it is used, so that no two of one task are the same.
@@ -144,6 +156,52 @@ fn live(client: &mut Client, listener: &mut Client, names: &Names, serial: usize
     assert_eq!(steps, 2, "{heard:?}");
 }
 
+/// What operators and readers of events name.
+fn operate(client: &mut Client, listener: &mut Client, names: &Names, serial: usize) {
+    // A key has up to 512 characters; whoever asks again gets the same task.
+    let key = format!("{serial} {} {}", names.step, names.worker);
+    let create = "SELECT stepwise.create_task($1, namespace => $2, identity_key => $3, requested_by => $4)";
+    let mut create = || one::<i64>(client, create, &[&names.template, &names.namespace, &key, &names.worker]);
+    let task_id = create();
+    assert_eq!(create(), task_id, "{names:?}");
+    let cancel = "SELECT stepwise.cancel_task($1, reason => $2, actor => $3)";
+    assert_eq!(one::<i32>(client, cancel, &[&task_id, &names.step, &names.worker]), 1, "{names:?}");
+    let stored = "SELECT t.identity_key = $2 AND (SELECT bool_and(h.metadata ->> 'reason' = $3 AND h.actor = $4) \
+            FROM stepwise.transitions h WHERE h.task_id = $1 AND h.to_state = 'cancelled') \
+        FROM stepwise.tasks t WHERE t.task_id = $1";
+    assert!(one::<bool>(client, stored, &[&task_id, &key, &names.step, &names.worker]), "{names:?}");
+
+    // A subscription of this name, to what belongs to these names.
+    let filter = json!({"namespace": names.namespace, "template": names.template, "queue": names.queue}).to_string();
+    let subscribe = "SELECT stepwise.create_subscription($1, $2::text::jsonb, 'start')";
+    one::<i64>(client, subscribe, &[&names.worker, &filter]);
+    let read = "SELECT count(*) FROM stepwise.read_events($1, 10000) WHERE task_id = $2";
+    wait::until("its events", || (one::<i64>(client, read, &[&names.worker, &task_id]) > 0).then_some(()));
+    assert!(one::<bool>(
+        client,
+        "SELECT bool_or(subscription = $1) FROM stepwise.subscription_lag()",
+        &[&names.worker]
+    ));
+    client.execute("SELECT stepwise.drop_subscription($1)", &[&names.worker]).unwrap();
+
+    let queue = "SELECT stepwise.pause_queue($1) AND stepwise.resume_queue($1)";
+    assert!(one::<bool>(client, queue, &[&names.queue]), "{names:?}");
+    client.execute("SELECT stepwise.set_queue_limit($1, 3)", &[&names.queue]).unwrap();
+    let limited = "SELECT array_agg(name) FROM stepwise.queues WHERE max_in_flight = 3";
+    assert_eq!(one::<Vec<String>>(client, limited, &[]), [names.queue.clone()]);
+    client.execute("SELECT stepwise.set_queue_limit($1, 0)", &[&names.queue]).unwrap();
+
+    // A role that is kept to the namespace sees it, and no other.
+    client.execute("SELECT stepwise.grant_access('clerk', 'reader', ARRAY[$1])", &[&names.namespace]).unwrap();
+    client.batch_execute("SET ROLE clerk").unwrap();
+    let seen: Vec<String> = one(client, "SELECT array_agg(name) FROM stepwise.namespaces", &[]);
+    client.batch_execute("RESET ROLE").unwrap();
+    assert_eq!(seen, [names.namespace.clone()]);
+    client.execute("SELECT stepwise.revoke_access('clerk')", &[]).unwrap();
+    client.batch_execute("NOTIFY names_end").unwrap();
+    assert!(!heard(listener, "names_end").is_empty());
+}
+
 #[test]
 fn a_name_is_kept_exactly_wherever_it_goes() {
     let server = Server::start();
@@ -152,16 +210,26 @@ fn a_name_is_kept_exactly_wherever_it_goes() {
     let channels = "LISTEN stepwise_step; LISTEN stepwise_task; LISTEN stepwise_ready; LISTEN names_end";
     listener.batch_execute(channels).unwrap();
     // No shrinking: what a failed case leaves behind is in the way of the next.
-    let mut runner = TestRunner::deterministic();
+    client.batch_execute("CREATE ROLE clerk").unwrap();
+    let mut runner = runner(&mut client);
     for serial in 1..=60 {
         let names = names().new_tree(&mut runner).unwrap().current();
         live(&mut client, &mut listener, &names, serial);
+        operate(&mut client, &mut listener, &names, serial);
     }
     assert_eq!(count(&mut client, "stepwise.verify()"), 0);
 }
 
+/// Places that take longer texts than names, and how long.
+const LONGER: [(&str, usize); 4] = [
+    ("SELECT stepwise.create_task('plain', identity_key => $1)", 512),
+    ("SELECT id FROM stepwise.create_tasks('plain', ARRAY['{}']::jsonb[], identity_keys => ARRAY[$1]) AS id", 512),
+    ("SELECT stepwise.cancel_task(1, reason => $1)", 1000),
+    ("SELECT stepwise.set_backoff(1, 'a', '1 s', reason => $1)", 1000),
+];
+
 /// Every place that takes a name, given a text by $1.
-const TAKERS: [&str; 13] = [
+const TAKERS: [&str; 18] = [
     "SELECT stepwise.create_task('plain', tags => ARRAY[$1])",
     "SELECT stepwise.create_task('plain', requested_by => $1)",
     "SELECT stepwise.claim_steps($1)",
@@ -175,6 +243,11 @@ const TAKERS: [&str; 13] = [
     "SELECT stepwise.register_template(jsonb_build_object('name', 'x', 'steps', jsonb_build_array(jsonb_build_object('name', 'a', 'queue', $1))))",
     "SELECT stepwise.register_template(jsonb_build_object('name', 'x', 'steps', jsonb_build_array(jsonb_build_object('name', 'a', 'handler', $1))))",
     "SELECT stepwise.register_template(jsonb_build_object('name', 'x', 'defaults', jsonb_build_object('queue', $1), 'steps', '[{\"name\": \"a\"}]'::jsonb))",
+    "SELECT stepwise.create_subscription($1)",
+    "SELECT stepwise.create_subscription('s', jsonb_build_object('namespace', $1))",
+    "SELECT stepwise.create_subscription('s', jsonb_build_object('queue', jsonb_build_array($1)))",
+    "SELECT stepwise.create_subscription('s', jsonb_build_object('template', $1))",
+    "SELECT stepwise.grant_access('clerk', 'reader', ARRAY[$1])",
 ];
 
 #[test]
@@ -186,12 +259,14 @@ fn what_is_no_name_is_refused_and_nothing_is_stored() {
     one::<i64>(&mut client, "SELECT stepwise.register_template($1::text::jsonb)", &[&plain]);
     one::<i64>(&mut client, "SELECT stepwise.create_task('plain')", &[]);
     let rows = "(SELECT FROM stepwise.tasks UNION ALL SELECT FROM stepwise.templates UNION ALL SELECT FROM stepwise.queues \
-        UNION ALL SELECT FROM stepwise.namespaces UNION ALL SELECT FROM stepwise.transitions) AS stored";
+        UNION ALL SELECT FROM stepwise.namespaces UNION ALL SELECT FROM stepwise.transitions \
+        UNION ALL SELECT FROM stepwise.subscriptions) AS stored";
+    client.batch_execute("CREATE ROLE clerk").unwrap();
     let before = count(&mut client, rows);
-    let long = "ä".repeat(256);
     let huge = "x".repeat(1 << 20);
-    for taker in TAKERS {
+    for (taker, most) in TAKERS.into_iter().map(|taker| (taker, 255)).chain(LONGER) {
         let typed = taker.replace("$1", "$1::text");
+        let long = "ä".repeat(most + 1);
         for text in ["", &long, &huge] {
             assert_eq!(refusal(&mut client, &typed, &[&text]), "22023", "{} characters: {taker}", text.chars().count());
         }
@@ -203,7 +278,7 @@ fn what_is_no_name_is_refused_and_nothing_is_stored() {
         }
         // Just short enough: what is wrong with it then is something else, or nothing.
         client.batch_execute("BEGIN").unwrap();
-        let fits = "ä".repeat(255);
+        let fits = "ä".repeat(most);
         if let Err(error) = client.query(&typed, &[&fits]) {
             assert_ne!(error.code().unwrap().code(), "22023", "{error:?}: {taker}");
         }

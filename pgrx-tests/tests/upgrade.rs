@@ -4,7 +4,7 @@ mod cluster;
 
 use cluster::server::{Server, program, program_of, run};
 use cluster::worker::{claim, complete, receipts};
-use cluster::{Database, count, one, templates};
+use cluster::{Database, contents, count, in_flight, one, templates};
 use postgres::Client;
 use std::collections::BTreeSet;
 use std::fs;
@@ -189,6 +189,40 @@ fn a_database_of_each_release_works_with_this_library_and_can_be_updated() {
     }
 }
 
+/// What a release before the present one might have been: the same with another comment and a function more.
+const BEFORE: &str = "
+COMMENT ON FUNCTION stepwise.now() IS 'As it was';
+CREATE FUNCTION stepwise.gone() RETURNS integer LANGUAGE sql AS 'SELECT 1';";
+
+#[test]
+fn alter_extension_update_takes_tasks_under_way_along() {
+    let server = Server::start();
+    let mut fresh = server.database("fresh").connect();
+    let current: String = one(&mut fresh, "SELECT extversion FROM pg_extension WHERE extname = 'pg_stepwise'", &[]);
+    let comment: String = one(&mut fresh, "SELECT obj_description('stepwise.now()'::regprocedure, 'pg_proc')", &[]);
+    let expected = catalog(&mut fresh);
+    // The test's own step from one version to the next; those of releases are tested above, once there are two.
+    let script = pg_config("--sharedir").join(format!("extension/pg_stepwise--{current}.sql"));
+    let script = fs::read_to_string(script).expect("the present version is installed");
+    let _before = Installed::new("0.0.9", &(script + BEFORE), &current);
+    let comment = comment.replace('\'', "''");
+    let update = format!("COMMENT ON FUNCTION stepwise.now() IS '{comment}';\nDROP FUNCTION stepwise.gone();\n");
+    let _update = Installed::new(&format!("0.0.9--{current}"), &update, &current);
+    let database = server.empty_database("updated");
+    let (mut admin, mut worker) = (database.connect(), database.connect());
+    admin.batch_execute("CREATE EXTENSION pg_stepwise VERSION '0.0.9'").unwrap();
+    let begun = in_flight::begin(&mut worker);
+    assert_ne!(catalog(&mut admin), expected);
+    let before = contents(&mut admin);
+    admin.batch_execute("ALTER EXTENSION pg_stepwise UPDATE").unwrap();
+    let version = "SELECT extversion FROM pg_extension WHERE extname = 'pg_stepwise'";
+    assert_eq!(one::<String>(&mut admin, version, &[]), current);
+    assert_eq!(catalog(&mut admin), expected);
+    assert_eq!(contents(&mut admin), before);
+    // The backend that has worked with the schema as it was.
+    in_flight::runs_to_its_end(&mut worker, &begun);
+}
+
 /// The ends of pg_upgrade's own logs.
 fn upgrade_logs(dir: &Path) -> String {
     let mut text = String::new();
@@ -221,11 +255,13 @@ fn pg_upgrade_takes_tasks_along() {
     let mut old = Server::start_in(&older);
     let database = old.database("upgraded");
     let mut client = database.connect();
-    work(&mut client);
-    let held = claim(&mut client, "w", 1).unwrap().remove(0);
+    let begun = in_flight::begin(&mut client);
+    let mut other = old.database("worked").connect();
+    work(&mut other);
+    let stored = [&mut client, &mut other].map(contents);
     let before: i32 = one(&mut client, "SELECT current_setting('server_version_num')::integer / 10000", &[]);
     let names_before = names(&mut client);
-    drop(client);
+    drop((client, other));
     old.stop();
 
     let mut new = Server::start();
@@ -241,10 +277,12 @@ fn pg_upgrade_takes_tasks_along() {
 
     let mut client = Database::new(&new, "upgraded").connect();
     let after: i32 = one(&mut client, "SELECT current_setting('server_version_num')::integer / 10000", &[]);
-    assert_eq!(count(&mut client, "stepwise.verify()"), 0);
-    assert_eq!(complete(&mut client, &held.receipt, "1").unwrap(), "accepted");
-    work(&mut client);
-    finish(&mut client);
+    let mut other = Database::new(&new, "worked").connect();
+    assert_eq!([&mut client, &mut other].map(contents), stored);
+    in_flight::runs_to_its_end(&mut client, &begun);
+    assert_eq!(count(&mut other, "stepwise.verify()"), 0);
+    work(&mut other);
+    finish(&mut other);
     assert_eq!(names(&mut client), names_before);
     println!("pg_upgrade from {before} to {after}");
 }

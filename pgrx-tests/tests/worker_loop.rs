@@ -40,6 +40,5 @@ fn four_workers_run_a_thousand_tasks_to_their_ends() {
     let workers = "(SELECT DISTINCT worker FROM stepwise.transitions WHERE worker IS NOT NULL) AS workers";
     assert!(count(&mut client, workers) > 1);
     // A deadlock would have failed its worker; this also counts those that a worker might have survived.
-    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
-    assert_eq!(one::<i64>(&mut client, deadlocks, &[]), 0);
+    server.assert_no_deadlock();
 }

@@ -124,7 +124,7 @@ fn draw_chart(out: &mut String, picture: &Picture, chart: &Chart) {
          <li><i class=\"bar backoff\"></i> backoff</li></ul>\n<div class=\"chart\" style=\"--tick:{}%\">\n<div class=\"axis\">",
         (tick as f64 / whole as f64 * 100_000.0).round() / 1000.0,
     );
-    for at in (0..).map(|nth| nth * tick).take_while(|at| *at <= whole) {
+    for at in (0..=whole / tick).map(|nth| nth * tick) {
         // A mark near the end has no room for its label.
         if percent(at) <= 80.0 {
             let _ = write!(out, "<span style=\"left:{}%\">{}</span>", percent(at), duration(Span(at)));
@@ -137,7 +137,7 @@ fn draw_chart(out: &mut String, picture: &Picture, chart: &Chart) {
         let (mut attempts, mut total) = (0, 0);
         for bar in runs {
             attempts += 1;
-            total += bar.to.since(bar.from).0;
+            total = i64::saturating_add(total, bar.to.since(bar.from).0);
         }
         let sum = match attempts {
             0 => String::new(),

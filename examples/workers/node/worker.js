@@ -7,7 +7,7 @@ const os = require("node:os");
 const { parseArgs } = require("node:util");
 const { Client } = require("pg");
 
-const SHORTEST_WAIT = 0.05, LONGEST_WAIT = 30; // seconds, where next_visible_at says less, or more, or nothing
+const SHORTEST_WAIT = 0.05; // seconds, where next_visible_at says less
 const GONE = ["55000", "P0002"]; // the step is no longer held with this receipt
 const REPEAT = ["40001", "40P01"]; // a serialization failure or a deadlock: the same transaction again
 const LOST = /^(08|57P0[123])/; // the connection ends with this error
@@ -43,8 +43,9 @@ function plain(error) {
 }
 
 class Worker {
-  constructor({ name, queue, batch, lease }) {
+  constructor({ name, queue, batch, lease, poll }) {
     Object.assign(this, { name, queues: queue, batch: Number(batch), lease: `${Number(lease)} seconds` });
+    this.poll = Number(poll);
     this.held = []; // claimed and not reported, in the order of the claim
     this.stopping = false;
     this.wake = () => {}; // ends a pause
@@ -148,7 +149,7 @@ class Worker {
     const until = "SELECT extract(epoch FROM stepwise.next_visible_at($1) - stepwise.now())::float8 AS seconds";
     const { seconds } = (await this.client.query(until, [this.queues])).rows[0];
     if (this.notified) return;
-    await this.pause(seconds === null ? LONGEST_WAIT : Math.min(Math.max(seconds, SHORTEST_WAIT), LONGEST_WAIT));
+    await this.pause(seconds === null ? this.poll : Math.min(Math.max(seconds, SHORTEST_WAIT), this.poll));
   }
 
   async pause(seconds) {
@@ -180,6 +181,7 @@ const { values } = parseArgs({ options: {
   queue: { type: "string", multiple: true, default: ["shop"] }, // may be given more than once
   batch: { type: "string", default: "4" }, // most steps to claim at once
   lease: { type: "string", default: "30" }, // seconds
+  poll: { type: "string", default: "30" }, // seconds, the longest wait
 } });
 const worker = new Worker(values);
 for (const signal of ["SIGTERM", "SIGINT"]) process.on(signal, () => worker.stop());

@@ -17,7 +17,7 @@ from psycopg.errors import NoDataFound, ObjectNotInPrerequisiteState
 from psycopg.rows import namedtuple_row
 from psycopg.types.json import Jsonb
 
-SHORTEST_WAIT, LONGEST_WAIT = 0.05, 30.0  # seconds, where next_visible_at says less, or more, or nothing
+SHORTEST_WAIT = 0.05  # seconds, where next_visible_at says less
 GONE = (ObjectNotInPrerequisiteState, NoDataFound)  # 55000, P0002: the step is no longer held with this receipt
 REPEAT = ("40001", "40P01")  # a serialization failure or a deadlock: the same transaction again
 
@@ -54,8 +54,9 @@ def plain(error):
 
 
 class Worker:
-    def __init__(self, name, queues, batch, lease):
+    def __init__(self, name, queues, batch, lease, poll):
         self.name, self.queues, self.batch, self.lease = name, queues, batch, f"{lease} seconds"
+        self.poll = poll
         self.held = []  # claimed and not reported, in the order of the claim
         self.conn, self.stopping = None, False
         threading.Thread(target=self.extend_leases, args=[lease / 3], daemon=True).start()
@@ -131,7 +132,7 @@ class Worker:
     def wait(self):
         until = "SELECT extract(epoch FROM stepwise.next_visible_at(%s) - stepwise.now())::float8"
         seconds = self.conn.execute(until, [self.queues]).fetchone()[0]
-        self.pause(LONGEST_WAIT if seconds is None else min(max(seconds, SHORTEST_WAIT), LONGEST_WAIT), self.notified)
+        self.pause(self.poll if seconds is None else min(max(seconds, SHORTEST_WAIT), self.poll), self.notified)
 
     def notified(self, seconds):
         return any(True for _ in self.conn.notifies(timeout=seconds, stop_after=1))
@@ -166,8 +167,9 @@ def main():
     parser.add_argument("--queue", action="append", help="may be given more than once (default: shop)")
     parser.add_argument("--batch", type=int, default=4, help="most steps to claim at once (default: 4)")
     parser.add_argument("--lease", type=float, default=30, metavar="SECONDS", help="default: 30")
+    parser.add_argument("--poll", type=float, default=30, metavar="SECONDS", help="longest wait (default: 30)")
     args = parser.parse_args()
-    worker = Worker(args.name, args.queue or ["shop"], args.batch, args.lease)
+    worker = Worker(args.name, args.queue or ["shop"], args.batch, args.lease, args.poll)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setattr(worker, "stopping", True))
     worker.run()

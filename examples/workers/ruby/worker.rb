@@ -9,7 +9,7 @@ require "optparse"
 require "pg"
 require "socket"
 
-SHORTEST_WAIT, LONGEST_WAIT = 0.05, 30.0 # seconds, where next_visible_at says less, or more, or nothing
+SHORTEST_WAIT = 0.05 # seconds, where next_visible_at says less
 GONE = [PG::ObjectNotInPrerequisiteState, PG::NoDataFound].freeze # 55000, P0002: no longer held with this receipt
 REPEAT = [PG::TRSerializationFailure, PG::TRDeadlockDetected].freeze # 40001, 40P01: the same transaction again
 
@@ -45,8 +45,8 @@ HANDLERS = {
 def plain(error) = error.message.scrub.delete("\0").split.join(" ")[0, 1000]
 
 class Worker
-  def initialize(name:, queue:, batch:, lease:)
-    @name, @batch, @lease = name, batch, "#{lease} seconds"
+  def initialize(name:, queue:, batch:, lease:, poll:)
+    @name, @batch, @lease, @poll = name, batch, "#{lease} seconds", poll
     @queues = PG::TextEncoder::Array.new.encode(queue)
     @held = [] # claimed and not reported, in the order of the claim
     Thread.new { extend_leases(lease / 3.0) }
@@ -139,7 +139,7 @@ class Worker
   def wait
     till = "SELECT extract(epoch FROM stepwise.next_visible_at($1) - stepwise.now())"
     seconds = @conn.exec_params(till, [@queues]).getvalue(0, 0)
-    seconds = seconds ? seconds.to_f.clamp(SHORTEST_WAIT, LONGEST_WAIT) : LONGEST_WAIT
+    seconds = seconds ? seconds.to_f.clamp(SHORTEST_WAIT, @poll) : @poll
     pause(seconds) { |slice| @conn.wait_for_notify(slice) }
   end
 
@@ -173,12 +173,13 @@ class Worker
   end
 end
 
-options = { name: "#{Socket.gethostname}-#{Process.pid}", queue: [], batch: 4, lease: 30.0 }
+options = { name: "#{Socket.gethostname}-#{Process.pid}", queue: [], batch: 4, lease: 30.0, poll: 30.0 }
 OptionParser.new do |parser|
   parser.on("--name NAME", "as shown in the history") { |value| options[:name] = value }
   parser.on("--queue NAME", "may be given more than once (default: shop)") { |value| options[:queue] << value }
   parser.on("--batch NUMBER", Integer, "most steps to claim at once (default: 4)") { |value| options[:batch] = value }
   parser.on("--lease SECONDS", Float, "default: 30") { |value| options[:lease] = value }
+  parser.on("--poll SECONDS", Float, "longest wait (default: 30)") { |value| options[:poll] = value }
 end.parse!
 options[:queue] << "shop" if options[:queue].empty?
 

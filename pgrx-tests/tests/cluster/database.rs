@@ -50,3 +50,32 @@ pub fn refusal(client: &mut Client, sql: &str, params: &[&(dyn ToSql + Sync)]) -
         Err(error) => error.code().map(|state| state.code().to_owned()).unwrap_or_else(|| panic!("{sql}: {error:?}")),
     }
 }
+
+/// The contents of every table of the extension, and where its sequences stand.
+pub fn contents(client: &mut Client) -> Vec<(String, String)> {
+    of_relations(client, "rS")
+}
+
+/// The contents of every table of the extension. What sequences have drawn stays drawn after a rollback.
+pub fn rows(client: &mut Client) -> Vec<(String, String)> {
+    of_relations(client, "r")
+}
+
+fn of_relations(client: &mut Client, kinds: &str) -> Vec<(String, String)> {
+    let relations = "SELECT c.relname::text, c.relkind = 'S' FROM pg_class c \
+        WHERE c.relnamespace = 'stepwise'::regnamespace AND position(c.relkind IN $1) > 0 ORDER BY c.relname";
+    let relations: Vec<(String, bool)> =
+        client.query(relations, &[&kinds]).unwrap().iter().map(|row| (row.get(0), row.get(1))).collect();
+    relations
+        .into_iter()
+        .map(|(name, is_sequence)| {
+            let rows = if is_sequence {
+                format!("SELECT (last_value, is_called)::text FROM stepwise.{name}")
+            } else {
+                format!("SELECT coalesce(string_agg(r::text, chr(10) ORDER BY r::text), '') FROM stepwise.{name} r")
+            };
+            let rows = one(client, &rows, &[]);
+            (name, rows)
+        })
+        .collect()
+}

@@ -2,10 +2,10 @@
 //! tested belongs in the files beside this folder.
 #![allow(dead_code, unused_imports)] // each test file uses a part of it
 
-pub mod contents;
 pub mod database;
 pub mod example_worker;
 pub mod handlers;
+pub mod in_flight;
 pub mod invariants;
 pub mod monitoring;
 pub mod proxy;
@@ -16,6 +16,5 @@ pub mod templates;
 pub mod wait;
 pub mod worker;
 
-pub use contents::contents;
-pub use database::{Database, count, one, refusal};
+pub use database::{Database, contents, count, one, refusal, rows};
 pub use server::Server;

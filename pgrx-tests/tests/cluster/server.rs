@@ -282,6 +282,13 @@ impl Server {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
+    /// The log tells of a deadlock before anybody is told; the statistics may do so later.
+    #[track_caller]
+    pub fn assert_no_deadlock(&self) {
+        let log = self.log();
+        assert!(!log.contains("deadlock detected"), "{log}");
+    }
+
     /// Ends one backend with SIGKILL.
     pub fn kill_backend(&self, pid: i32) {
         let status = Command::new("sh").arg("-c").arg(format!("kill -9 {pid}")).status().expect("sh runs");

@@ -7,7 +7,7 @@ mod ledger;
 use cluster::random::Random;
 use cluster::server::program;
 use cluster::worker::{claim, complete};
-use cluster::{Database, Server, contents, count, invariants, one, templates, wait};
+use cluster::{Database, Server, count, invariants, one, rows, templates, wait};
 use ledger::{Entry, Worker};
 use postgres::{Client, Error};
 use std::sync::mpsc::channel;
@@ -71,7 +71,7 @@ fn a_call_that_is_cut_off_in_its_middle_leaves_no_trace_and_no_lock() {
     templates::register(&mut client, &templates::chain("chain", &["first", "second"]));
     templates::create(&mut client, "chain", 1);
     let held = claim(&mut client, "w", 1).unwrap().remove(0);
-    let before = contents(&mut client);
+    let before = rows(&mut client);
 
     for cut in ["pg_terminate_backend", "pg_cancel_backend", "SIGKILL"] {
         let mut holder = database.connect();
@@ -99,7 +99,7 @@ fn a_call_that_is_cut_off_in_its_middle_leaves_no_trace_and_no_lock() {
         } else {
             holder.batch_execute("ROLLBACK").unwrap();
         }
-        assert_eq!(contents(&mut client), before, "{cut}");
+        assert_eq!(rows(&mut client), before, "{cut}");
         invariants::assert_sound(&mut client);
         // Nothing is locked any more.
         client.batch_execute("BEGIN; SELECT FROM stepwise.steps, stepwise.tasks FOR UPDATE NOWAIT; ROLLBACK").unwrap();

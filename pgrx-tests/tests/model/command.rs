@@ -103,6 +103,18 @@ use Command::*;
 
 pub const LEVELS: [&str; 3] = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"];
 
+/// Only a task is resolved by hand, and by nothing else.
+const TASK_BY_HAND: [State; 8] = [
+    State::Pending,
+    State::InProgress,
+    State::Complete,
+    State::Error,
+    State::Cancelled,
+    State::Resolved,
+    State::Resolved,
+    State::Resolved,
+];
+
 fn one_of<T: Clone>(random: &mut Random, values: &[T]) -> T {
     values[random.below(values.len() as u64) as usize].clone()
 }
@@ -176,9 +188,10 @@ impl Command {
             73..=74 => SetBackoff { task, step, backoff: one_of(random, &[0, 1, 5]) },
             75 => ReleaseBackoff(task),
             76..=78 => UpdateStep { task, step, to: one_of(random, &State::ALL) },
-            79 if random.percent(40) => UpdateTask { task, to: one_of(random, &State::ALL[..6]) },
+            79 if random.percent(80) => UpdateTask { task, to: one_of(random, &TASK_BY_HAND) },
             80 => Pause { queue, paused: random.percent(40) },
             81..=82 if limits => Limit { queue, most: one_of(random, &[0, 0, 1, 2, 3]) },
+            81 => UpdateTask { task, to: one_of(random, &TASK_BY_HAND) },
             83..=90 => Advance(one_of(random, &[1, 1, 1, 2, 3, 8, 40])),
             91..=92 => Tick,
             93 if random.percent(60) => Purge {

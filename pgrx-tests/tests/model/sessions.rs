@@ -61,6 +61,15 @@ enum Call {
     Other(String),
 }
 
+impl Call {
+    fn sql(&self) -> &str {
+        match self {
+            Call::Create(sql) | Call::Claim(sql) | Call::Report(sql, _) | Call::Both(sql, _) => sql,
+            Call::Purge(sql) | Call::Other(sql) => sql,
+        }
+    }
+}
+
 const CLAIMED: &str =
     "receipt::text, task_id, step_id, attempt, (extract(epoch FROM lease_expires_at) * 1000000)::bigint";
 
@@ -187,11 +196,7 @@ impl Worker<'_> {
 
     /// Runs one call; what it says that has come of it.
     fn call(client: &mut Client, call: &Call, worker: &str) -> Result<Vec<Entry>, postgres::Error> {
-        let sql = match call {
-            Call::Create(sql) | Call::Claim(sql) | Call::Report(sql, _) | Call::Both(sql, _) => sql,
-            Call::Purge(sql) | Call::Other(sql) => sql,
-        };
-        let rows = client.query(sql.as_str(), &[])?;
+        let rows = client.query(call.sql(), &[])?;
         let claimed = |row: &postgres::Row, first: usize| Entry::Claimed {
             receipt: row.get(first),
             task: row.get(first + 1),
@@ -261,12 +266,16 @@ impl Worker<'_> {
                 Some("40001") => drop(self.shared.retries.fetch_add(1, Relaxed)),
                 Some("40P01") => drop(self.shared.deadlocks.fetch_add(1, Relaxed)),
                 Some("55000" | "P0002") => return,
-                _ => {
-                    *self.shared.unexpected.lock().expect("no session panics") = Some(format!("{error:?}"));
-                    return;
-                }
+                _ => return self.fail(format!("{error:?}")),
             }
         }
+        let calls: Vec<&str> = calls.iter().map(Call::sql).collect();
+        self.fail(format!("a transaction was repeated {MOST_TRIES} times in vain: {}", calls.join("; ")));
+    }
+
+    /// Ends the round.
+    fn fail(&self, what: String) {
+        *self.shared.unexpected.lock().expect("no session panics") = Some(what);
     }
 
     fn remember(&self, entries: &[Entry]) {
@@ -402,6 +411,9 @@ fn round(database: &Database, seed: u64, level: &str, sessions: usize) -> Result
     if let Some(error) = shared.unexpected.lock().expect("no session panics").take() {
         return Err(format!("a call failed: {error}"));
     }
+    let accepted = |entry: &&Entry| matches!(entry, Entry::Reported { outcome, .. } if outcome == "accepted");
+    let accepted = log.iter().filter(accepted).count();
+    let purged = log.iter().map(|entry| if let Entry::Purged(count) = entry { *count } else { 0 }).sum();
     log.extend(drain(&mut client, shared.clock.load(Relaxed))?);
     let round = Round { shapes: &shapes, limits: &limits, log: &log };
     let events = replay::check(&mut client, &round)?;
@@ -410,13 +422,17 @@ fn round(database: &Database, seed: u64, level: &str, sessions: usize) -> Result
         return Err(format!("{deadlocks} deadlocks between single calls"));
     }
     let late = if calls_at_once == 1 { deadlocks } else { 0 };
-    Ok(Done { rounds: 1, calls, events, retries: shared.retries.load(Relaxed), deadlocks: deadlocks - late, late })
+    let (retries, deadlocks) = (shared.retries.load(Relaxed), deadlocks - late);
+    Ok(Done { rounds: 1, calls, accepted, purged, events, retries, deadlocks, late })
 }
 
 #[derive(Default)]
 pub struct Done {
     pub rounds: usize,
     pub calls: usize,
+    /// Reports that counted, and tasks that were purged, before the drain.
+    pub accepted: usize,
+    pub purged: usize,
     pub events: usize,
     pub retries: usize,
     /// Of transactions with several calls.
@@ -427,12 +443,25 @@ pub struct Done {
 
 impl std::fmt::Display for Done {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Done { rounds, calls, events, retries, deadlocks, late } = self;
+        let Done { rounds, calls, accepted, purged, events, retries, deadlocks, late } = self;
         write!(
             f,
-            "several sessions: {calls} calls in {rounds} rounds, {events} transitions replayed; {retries} transactions \
+            "several sessions: {calls} calls in {rounds} rounds, {accepted} reports accepted, {purged} tasks purged, {events} \
+             transitions replayed; {retries} transactions \
              repeated after 40001, {deadlocks} of several calls and {late} of one after 40P01"
         )
+    }
+}
+
+/// So many rounds are made however long they take: each level with each kind of round.
+const ROUNDS: usize = 9;
+
+impl Done {
+    /// That sessions have done something: where every call is refused, nothing differs either.
+    pub fn assert_all_was_met(&self, settings: &Settings) {
+        assert!(self.accepted > self.rounds && self.purged > 0, "the sessions have done too little: {self}");
+        let refused = settings.isolation.as_deref() != Some(LEVELS[0]) && settings.sessions > 1;
+        assert!(!refused || self.retries > 0, "no transaction was refused with 40001: {self}");
     }
 }
 
@@ -459,7 +488,8 @@ pub fn check(database: &Database, settings: &Settings) -> Result<Done, Box<Found
     let mut progress = Progress::new();
     let mut done = Done::default();
     for seed in settings.first_seed(&mut database.connect()).. {
-        if done.calls >= settings.operations || progress.elapsed() >= settings.time {
+        let in_time = progress.elapsed() < settings.time || done.rounds < ROUNDS;
+        if done.calls >= settings.operations || !in_time {
             break;
         }
         let level = settings.isolation.clone().unwrap_or_else(|| LEVELS[(seed % 3) as usize].to_owned());
@@ -469,6 +499,8 @@ pub fn check(database: &Database, settings: &Settings) -> Result<Done, Box<Found
         done = Done {
             rounds: done.rounds + 1,
             calls: done.calls + one.calls,
+            accepted: done.accepted + one.accepted,
+            purged: done.purged + one.purged,
             events: done.events + one.events,
             retries: done.retries + one.retries,
             deadlocks: done.deadlocks + one.deadlocks,

@@ -56,6 +56,14 @@ pub const FIXTURES: &[Fixture] = &[
         states: r#"{"a": "held", "b": "held"}"#,
         targets: [Target::Step(1), Target::Step(2)],
     },
+    Fixture { name: "waits for its signal", template: "wait", tasks: 1, states: r#"{"a": "held"}"#, targets: SAME },
+    Fixture {
+        name: "signal before its time",
+        template: "early",
+        tasks: 1,
+        states: r#"{"a": "held"}"#,
+        targets: [Target::Step(1), Target::Step(2)],
+    },
     Fixture {
         name: "overlapping batches",
         template: "pair",
@@ -81,6 +89,8 @@ FROM (VALUES
     ('chain', 3, '[{"name": "a"}, {"name": "b", "depends_on": "a"}]'),
     ('once', 1, '[{"name": "a"}, {"name": "b", "depends_on": "a"}]'),
     ('join', 3, '[{"name": "a"}, {"name": "b"}, {"name": "c", "depends_on": ["a", "b"]}]'),
+    ('wait', 3, '[{"name": "w", "kind": "wait"}, {"name": "a"}, {"name": "c", "depends_on": ["w", "a"]}]'),
+    ('early', 3, '[{"name": "a"}, {"name": "w", "kind": "wait", "depends_on": "a"}]'),
     ('pair', 3, '[{"name": "a"}, {"name": "b"}]')) AS t (name, retry_limit, steps);
 
 CREATE FUNCTION pair.make(template text, tasks integer, states jsonb)
@@ -111,10 +121,10 @@ CREATE FUNCTION pair.dump() RETURNS text LANGUAGE sql AS $$
             FROM stepwise.tasks
             UNION ALL
             SELECT task_id, 1, step_id, format('step %s %s attempts %s parents %s visible %s token %s worker %s results %s '
-                'error %s retryable %s backoff %s finished %s', step_id, state, attempts, remaining_parents,
+                'error %s retryable %s backoff %s finished %s signal %s', step_id, state, attempts, remaining_parents,
                 CASE WHEN visible_at <= stepwise.now() THEN 'due' WHEN visible_at > stepwise.now() THEN 'later' END,
                 claim_token IS NOT NULL, worker, results, error, retryable, backoff_request_seconds IS NOT NULL,
-                finished_at IS NOT NULL)
+                finished_at IS NOT NULL, signal)
             FROM stepwise.steps
             UNION ALL
             SELECT task_id, 2 + coalesce(step_id, 0), row_number() OVER (PARTITION BY task_id, step_id ORDER BY event_id),

@@ -4,23 +4,30 @@ use super::fixtures::Target;
 pub struct Operation {
     pub name: &'static str,
     /// May also answer as if there were nothing for it: because it passes over what others have locked, or because it takes
-    /// only what had ended when it began.
-    pub passes_over: bool,
+    /// only what had ended when it began. What it does then.
+    pub passes_over: Option<Rest>,
     sql: &'static str,
     /// For many steps at once, where the call has such a form.
     batch: Option<&'static str>,
 }
 
+#[derive(PartialEq)]
+pub enum Rest {
+    Nothing,
+    /// It reports, and claims nothing.
+    Report,
+}
+
 const fn single(name: &'static str, sql: &'static str) -> Operation {
-    Operation { name, passes_over: false, sql, batch: None }
+    Operation { name, passes_over: None, sql, batch: None }
 }
 
 const fn passing(name: &'static str, sql: &'static str) -> Operation {
-    Operation { name, passes_over: true, sql, batch: None }
+    Operation { name, passes_over: Some(Rest::Nothing), sql, batch: None }
 }
 
 const fn batched(name: &'static str, sql: &'static str, batch: &'static str) -> Operation {
-    Operation { name, passes_over: false, sql, batch: Some(batch) }
+    Operation { name, passes_over: None, sql, batch: Some(batch) }
 }
 
 /// `{me}` is the session's name, `{task}`, `{step}`, `{receipt}` and `{receipts}` are what its call is about.
@@ -55,6 +62,23 @@ pub const OPERATIONS: &[Operation] = &[
     single("resolve_step", "SELECT stepwise.resolve_step({task}, {step}, '\"{me}\"', actor => '{me}')"),
     single("retry_task", "SELECT stepwise.retry_task({task}, actor => '{me}')"),
     single("set_backoff", "SELECT stepwise.set_backoff({task}, {step}, '3h', actor => '{me}')"),
+    single("signal_step", "SELECT stepwise.signal_step({task}, {step}, '\"{me}\"', actor => '{me}')"),
+    single("release_backoff", "SELECT stepwise.release_backoff({task}, actor => '{me}')"),
+    single(
+        "update",
+        "UPDATE stepwise.steps SET state = 'complete', results = '\"{me}\"' WHERE task_id = {task} AND step_id = {step} \
+            RETURNING state",
+    ),
+    Operation {
+        name: "report_and_claim",
+        passes_over: Some(Rest::Report),
+        sql: "SELECT string_agg(concat_ws(' ', outcome, step_name, attempt), ' ' ORDER BY outcome, task_id, step_id) \
+            FROM stepwise.report_and_claim('{me}', '{{receipt}}', queues => '{queues}', max_steps => 10)",
+        batch: Some(
+            "SELECT string_agg(concat_ws(' ', outcome, step_name, attempt), ' ' ORDER BY outcome, task_id, step_id) \
+            FROM stepwise.report_and_claim('{me}', '{receipts}', queues => '{queues}', max_steps => 10)",
+        ),
+    },
     passing(
         "purge",
         "SELECT nullif(stepwise.purge_tasks('0', states => '{complete,cancelled,resolved_manually,error}'), 0)",
@@ -70,7 +94,8 @@ pub struct Held {
 }
 
 impl Operation {
-    pub fn sql(&self, me: &str, target: Target, held: &[Held]) -> String {
+    /// `rests`: what it does where it passes over the rest.
+    pub fn sql(&self, me: &str, target: Target, held: &[Held], rests: bool) -> String {
         let mut receipts: Vec<&str> = held.iter().map(|step| step.receipt.as_str()).collect();
         // A receipt for a step that nobody has claimed yet fits nothing.
         let unknown = "00000000-0000-4000-8000-000000000000";
@@ -87,6 +112,7 @@ impl Operation {
             }
         };
         text.replace("{me}", me)
+            .replace("{queues}", if rests { "{none}" } else { "{pair}" })
             .replace("{task}", &held[0].task_id.to_string())
             .replace("{step}", &step.to_string())
             .replace("{receipt}", receipt)

@@ -129,6 +129,21 @@ SELECT * FROM test.damage($$UPDATE stepwise.steps SET queue_id = 2 WHERE task_id
 SELECT * FROM test.damage($$UPDATE stepwise.steps SET priority = 8 WHERE task_id = 6 AND step_id = 4$$);
 SELECT * FROM test.damage($$UPDATE stepwise.tasks SET template_id = 2 WHERE task_id = 6$$);
 
+-- 12. Limits: steps in progress without a place, places of steps that are pending, at their end or not there. A place beyond
+-- the limit is no damage by itself: a limit may be lowered below what is in progress.
+SELECT test.template('limited', 'a, b, c', '{"namespace": "l", "max_parallel_steps": 2, "concurrency_key": "/k", "max_per_key": 2}');
+SELECT stepwise.create_task('limited', '{"k": "x"}'), stepwise.set_queue_limit('l', 2);
+SELECT step_name FROM test.claim('{l}') UNION ALL SELECT step_name FROM test.claim('{l}') UNION ALL SELECT step_name FROM test.claim('{l}');
+SELECT kind, number, task_id, step_id FROM stepwise.slots ORDER BY kind COLLATE "C", number;
+SELECT r.* FROM unnest('{queue,task,key}'::text[]) AS k, LATERAL test.damage(format('DELETE FROM stepwise.slots WHERE kind = %L AND step_id = 1', k)) r;
+SELECT * FROM test.damage($$UPDATE stepwise.slots SET step_id = 3 WHERE kind = 'key' AND step_id = 2$$);
+SELECT * FROM test.damage($$UPDATE stepwise.slots SET task_id = 2, step_id = 4 WHERE kind = 'task' AND step_id = 2$$);
+SELECT * FROM test.damage($$UPDATE stepwise.slots SET task_id = 2 WHERE kind = 'queue'$$);
+SELECT * FROM test.damage($$INSERT INTO stepwise.slots (kind, owner_id, key, number, task_id, step_id) SELECT kind, owner_id, key, 3, 7, 4 FROM stepwise.slots WHERE kind = 'queue' AND number = 1$$);
+SELECT stepwise.set_queue_limit('l', 1);
+SELECT kind, number, task_id, step_id FROM stepwise.slots WHERE kind = 'queue' ORDER BY number;
+SELECT * FROM stepwise.verify();
+
 -- What foreign keys would say.
 SELECT * FROM test.damage($$DELETE FROM stepwise.tasks WHERE task_id = 6$$);
 SELECT * FROM test.damage($$DELETE FROM stepwise.steps WHERE task_id = 2$$);

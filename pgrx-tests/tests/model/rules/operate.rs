@@ -203,7 +203,9 @@ impl Model {
         if !waits || never || !task.parents_settled(key.1) || task.failed_for_good(key.1) {
             return Err(NOT_NOW);
         }
-        let elapsed = step.attempted_at.map_or(0, |at| self.now - at);
+        // A step that was put into error by hand has no attempt behind it, but its failure.
+        let from = step.attempted_at.or(step.failed_at.filter(|_| step.state == Error));
+        let elapsed = from.map_or(0, |at| self.now - at);
         let end = self.now + backoff;
         let row = self.row(key);
         (row.backoff, row.visible) = (Some(elapsed + backoff), Some(end));
