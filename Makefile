@@ -31,7 +31,8 @@ pairs: ## every pair of calls in every way that two sessions meet
 
 soak-calls: ## a backend's memory over many calls: CALLS=10000000
 	@.ci/setup $(PG)
-	@PG=$(PG) PROFILE=release CALLS=$(or $(CALLS),10000000) .ci/cluster memory
+	@PG=$(PG) PROFILE=release CALLS=$(or $(CALLS),10000000) .ci/cluster memory | \
+	  awk '{ print; fflush() } /per million calls/ { grown = $$0 } /^test result: ok/ { ok = 1 } END { print grown; exit !ok }'
 
 bench: ## measurements beside hand-written SQL, the short set (PG=15, ARGS="…")
 	@PG=$(PG) .ci/bench $(ARGS)
