@@ -30,7 +30,10 @@ fn call_in_haste(database: &Database, seed: u64) -> (usize, usize) {
         set(&mut client, &format!("SET {limit} = {millis}"));
         let result = match random.below(10) {
             0 => client
-                .execute(&format!("SELECT stepwise.create_tasks('ladder', array_fill('{{}}'::jsonb, ARRAY[{tasks}]))"), &[])
+                .execute(
+                    &format!("SELECT stepwise.create_tasks('ladder', array_fill('{{}}'::jsonb, ARRAY[{tasks}]))"),
+                    &[],
+                )
                 .map(|_| ()),
             1..=3 => claim(&mut client, "w", 30).map(|steps| held.extend(steps)),
             4 => client.execute("SELECT stepwise.tick(), stepwise.purge_tasks('0', 5)", &[]).map(|_| ()),

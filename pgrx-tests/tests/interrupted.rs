@@ -158,7 +158,10 @@ fn every_call_that_is_taken_back_is_as_if_never_made() {
             assert_eq!(state(&mut client), before, "{call}, {back}");
         }
         // Nothing is held any more.
-        fresh.batch_execute("BEGIN; SELECT FROM stepwise.steps, stepwise.tasks, stepwise.subscriptions FOR UPDATE NOWAIT; ROLLBACK")
+        fresh
+            .batch_execute(
+                "BEGIN; SELECT FROM stepwise.steps, stepwise.tasks, stepwise.subscriptions FOR UPDATE NOWAIT; ROLLBACK",
+            )
             .unwrap_or_else(|error| panic!("{call}: {error:?}"));
     }
     invariants::assert_sound(&mut client);
@@ -172,12 +175,7 @@ fn every_call_that_is_taken_back_is_as_if_never_made() {
             refused.push(call.split(['(', '=']).next().unwrap_or(call));
         }
     }
-    let too_late = [
-        "SELECT stepwise.fail_step",
-        "SELECT stepwise.release_step",
-        "SELECT stepwise.resolve_step",
-        "UPDATE stepwise.tasks SET state ",
-    ];
+    let too_late = ["SELECT stepwise.fail_step", "SELECT stepwise.release_step", "SELECT stepwise.resolve_step"];
     assert_eq!(refused, too_late);
     assert_eq!(count(&mut client, "stepwise.verify()"), 0);
 }

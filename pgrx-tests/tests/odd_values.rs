@@ -49,17 +49,18 @@ fn a_clock_that_jumps_ends_leases_and_starts_nothing_early() {
         ("", true, false),
         ("soon", false, false),
     ] {
+        // What is no span of time, or leads out of what a timestamp can hold, is refused when it is set.
+        let set = format!("SET stepwise.clock_offset = '{offset}'");
+        assert_eq!(state(&mut client, &set).as_deref(), (!is_kept).then_some("22023"), "{offset}");
+        if !is_kept {
+            continue;
+        }
         client.batch_execute("RESET stepwise.clock_offset").unwrap();
         let tasks = templates::create(&mut client, "endless", 2);
         let held = claim(&mut client, "before", 1).unwrap().remove(0);
         assert!(tasks.contains(&held.task_id), "{offset}");
         templates::create(&mut client, "timed", 2);
-        // What is no span of time, or leads out of what a timestamp can hold, is refused when it is set.
-        let refused = state(&mut client, &format!("SET stepwise.clock_offset = '{offset}'"));
-        assert_eq!(refused.as_deref(), (!is_kept).then_some("22023"), "{offset}");
-        if !is_kept {
-            continue;
-        }
+        client.batch_execute(&set).unwrap();
         let calls = [
             "SELECT stepwise.now(), stepwise.next_visible_at()".to_owned(),
             "SELECT * FROM stepwise.tick()".to_owned(),
@@ -294,9 +295,14 @@ fn attempts_at_the_end_of_their_type_are_the_last() {
     for task in &tasks {
         let state = if *task == tasks[3] { ("pending", i32::MAX, false) } else { ("error", i32::MAX, true) };
         assert_eq!(state_of(&mut client, *task), (state.0.to_owned(), state.1, state.2));
-        for reader in ["get_step_readiness_status($1)", "get_task_execution_context($1)", "explain_step($1, 'a')", "render_task($1, 'html')"] {
+        for reader in [
+            "get_step_readiness_status($1)",
+            "get_task_execution_context($1)",
+            "explain_step($1, 'a')",
+            "render_task($1, 'html')",
+        ] {
             let sql = format!("SELECT * FROM stepwise.{reader}");
-            assert_eq!(client.query(&sql, &[task]).unwrap().len(), 1, "{sql}");
+            assert!(!client.query(&sql, &[task]).unwrap().is_empty(), "{sql}");
         }
     }
     // Those that the history does not know are found.

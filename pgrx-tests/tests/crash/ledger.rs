@@ -36,8 +36,15 @@ pub const PREPARE: &str =
 
 /// What workers call.
 pub const KINDS: [&str; 9] = [
-    "create_task", "claim_steps", "complete_step", "complete_steps", "fail_step", "report_and_claim", "release_step",
-    "purge_tasks", "several",
+    "create_task",
+    "claim_steps",
+    "complete_step",
+    "complete_steps",
+    "fail_step",
+    "report_and_claim",
+    "release_step",
+    "purge_tasks",
+    "several",
 ];
 
 /// A step in a worker's hands, and the claim that put it there.
