@@ -43,7 +43,7 @@ fn a_clock_that_jumps_ends_leases_and_starts_nothing_early() {
         ("9223372036854 seconds", false, false),
         ("-9223372036854 seconds", false, false),
         ("9223372036854775807 seconds", false, false),
-        ("1 month", true, true),
+        ("1 month", false, false),
         ("infinity", false, false),
         ("-infinity", false, false),
         ("", true, false),
