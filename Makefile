@@ -35,7 +35,8 @@ contention: ## twenty claimers and sixteen reporters at once, for so long: SECON
 
 soak-calls: ## a backend's memory over many calls: CALLS=10000000
 	@.ci/setup $(PG)
-	@PG=$(PG) PROFILE=release CALLS=$(or $(CALLS),10000000) .ci/cluster memory
+	@PG=$(PG) PROFILE=release CALLS=$(or $(CALLS),10000000) .ci/cluster memory | \
+	  awk '{ print; fflush() } /per million calls/ { grown = $$0 } /^test result: ok/ { ok = 1 } END { print grown; exit !ok }'
 
 bench: ## measurements beside hand-written SQL, the short set (PG=15, ARGS="…")
 	@PG=$(PG) .ci/bench $(ARGS)

@@ -121,17 +121,20 @@ fn run(client: &mut Client, before: &str, call: &str, limit: Option<Duration>) -
 fn assert_it_can_be_ended(client: &mut Client, before: &str, call: &str) {
     // The first time plans and caches are filled.
     run(client, before, call, None);
-    let whole = run(client, before, call, None).0.min(run(client, before, call, None).0);
+    let mut whole = run(client, before, call, None).0;
     let mut overruns = Vec::new();
     for tenths in [1, 4, 7] {
-        // What a limit can be, whole milliseconds.
-        let limit = Duration::from_millis((whole * tenths / 10).as_millis().max(1) as u64);
-        let overrun = (0..5).find_map(|_| {
+        let overrun = (0..6).find_map(|_| {
+            // What a limit can be, whole milliseconds.
+            let limit = Duration::from_millis((whole * tenths / 10).as_millis().max(1) as u64);
             let (elapsed, was_ended) = run(client, before, call, Some(limit));
             let overrun = elapsed.saturating_sub(limit);
-            (was_ended && overrun < whole / 4).then_some(overrun)
+            let is_soon = was_ended && overrun < whole / 4;
+            // It may have been kept waiting when it was measured.
+            whole = if was_ended { whole } else { whole.min(elapsed) };
+            is_soon.then_some(overrun)
         });
-        assert!(overrun.is_some(), "{call}: told to end after {limit:?} of {whole:?}, it has gone on");
+        assert!(overrun.is_some(), "{call}: told to end after {tenths} tenths of {whole:?}, it has gone on");
         overruns.extend(overrun);
     }
     println!("{call:.60}: {whole:?}, went on for {overruns:?}");
@@ -145,10 +148,14 @@ fn long_calls_answer_a_cancel_on_their_way() {
     let client = &mut client;
 
     // A chain, as a template, as a picture of what it would do, and as a task.
-    let register = format!("SELECT stepwise.register_template({})", chain("long", 20_000));
+    let register = format!("SELECT stepwise.register_template({})", chain("long", 10_000));
     assert_it_can_be_ended(client, "", &register);
     client.batch_execute(&register).unwrap();
-    let simulate = format!("SELECT count(*) FROM stepwise.simulate_template({})", chain("other", 20_000));
+    let simulate = format!(
+        "SELECT count(*) FROM stepwise.simulate_template({} || '{{\"defaults\": {{\"retry_limit\": 20}}}}', \
+            (SELECT jsonb_object_agg('s' || i, 19) FROM generate_series(1, 1000) AS i))",
+        chain("other", 1000)
+    );
     assert_it_can_be_ended(client, "", &simulate);
     let create = "SELECT count(*) FROM stepwise.create_tasks('long', array_fill('{}'::jsonb, ARRAY[2]))";
     assert_it_can_be_ended(client, "", create);

@@ -3,7 +3,7 @@ use crate::engine::simulate::{self, SimulationError, Transition};
 use crate::engine::template::{self, Template};
 use crate::pg::error::{Explain, Outcome, finish, required};
 use crate::pg::jsonb::Jsonb;
-use crate::pg::time;
+use crate::pg::{time, wait};
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
@@ -42,7 +42,7 @@ fn run(definition: Option<Jsonb>, outcomes: Option<Jsonb>) -> Outcome<(Template,
     let template = template::parse(&required("definition", definition)?.to_text())?;
     let outcomes = required("outcomes", outcomes)?.to_text();
     let outcomes = serde_json::from_str(&outcomes).map_err(|_| SimulationError::NotAnObject)?;
-    let transitions = simulate::simulate(&template, &outcomes)?;
+    let transitions = simulate::simulate(&template, &outcomes, &mut wait::heed_cancel)?;
     Ok((template, transitions))
 }
 

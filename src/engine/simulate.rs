@@ -113,10 +113,17 @@ struct Simulation<'a> {
     /// Steps that become visible later.
     later: BTreeSet<(Timestamp, i32)>,
     transitions: Vec<Transition>,
+    /// Called with each transition: there may be a million, and who waits for them may have given up.
+    go_on: &'a mut dyn FnMut(),
 }
 
 /// The transitions of a task of `template` whose steps end as `outcomes` says; a step that it does not name completes.
-pub fn simulate(template: &Template, outcomes: &Value) -> Result<Vec<Transition>, SimulationError> {
+/// `go_on` is called on the way, again and again; a panic of it ends the simulation.
+pub fn simulate(
+    template: &Template,
+    outcomes: &Value,
+    go_on: &mut dyn FnMut(),
+) -> Result<Vec<Transition>, SimulationError> {
     let start = Timestamp(0);
     let rules: Vec<StepRule> = template.steps.iter().map(|step| step.rule).collect();
     let initial = initial_steps(&template.graph, &HashSet::new());
@@ -157,6 +164,7 @@ pub fn simulate(template: &Template, outcomes: &Value) -> Result<Vec<Transition>
         due: BTreeSet::new(),
         later: BTreeSet::new(),
         transitions: Vec::new(),
+        go_on,
     };
     simulation.record(None, None, TaskState::Pending.as_str(), None)?;
     for step_id in template.graph.step_ids() {
@@ -185,6 +193,7 @@ impl Simulation<'_> {
         if self.transitions.len() >= MAX_TRANSITIONS {
             return Err(SimulationError::TooLong);
         }
+        (self.go_on)();
         self.transitions.push(Transition { after: self.now.since(Timestamp(0)), step_id, from, to, attempt });
         Ok(())
     }
@@ -353,7 +362,7 @@ mod tests {
 
     fn run(steps: &str, outcomes: Value) -> Vec<(i64, String, String)> {
         let template = parse(&format!(r#"{{"name": "t", "steps": [{steps}]}}"#)).unwrap();
-        let transitions = simulate(&template, &outcomes).unwrap();
+        let transitions = simulate(&template, &outcomes, &mut || ()).unwrap();
         let name = |step_id: i32| template.steps[step_id as usize - 1].name.clone();
         let subject = |one: &Transition| one.step_id.map_or("task".to_owned(), name);
         transitions.iter().map(|one| (one.after.0 / 1_000_000, subject(one), one.to.to_owned())).collect()
@@ -394,14 +403,14 @@ mod tests {
         assert_eq!(shown(&run(wait, json!({"w": "error"}))), "0 task pending, 3600 w error, 3600 task error");
         assert_eq!(last(wait, json!({})), "0 task complete");
         let timed = parse(&format!(r#"{{"name": "t", "timeout": "1m", "steps": [{wait}]}}"#)).unwrap();
-        let transitions = simulate(&timed, &json!({"w": "error"})).unwrap();
+        let transitions = simulate(&timed, &json!({"w": "error"}), &mut || ()).unwrap();
         assert_eq!(transitions.last().map(|one| (one.after, one.to)), Some((Span::from_secs(60), "error")));
     }
 
     #[test]
     fn a_script_that_makes_no_sense_is_refused() {
         let template = parse(&format!(r#"{{"name": "t", "steps": [{CHAIN}]}}"#)).unwrap();
-        let refused = |outcomes| simulate(&template, &outcomes).unwrap_err();
+        let refused = |outcomes| simulate(&template, &outcomes, &mut || ()).unwrap_err();
         assert_eq!(refused(json!([1])), SimulationError::NotAnObject);
         assert_eq!(refused(json!({"c": 1})), SimulationError::UnknownStep { step: "c".into() });
         for bad in [json!(-1), json!("done"), json!([]), json!({}), json!(1.5), json!(["complete", 1])] {
@@ -413,6 +422,6 @@ mod tests {
     fn a_step_that_fails_for_ever_is_given_up() {
         let steps = r#"{"name": "a", "retry_limit": 2000000000, "backoff": {"base": 0}}"#;
         let template = parse(&format!(r#"{{"name": "t", "steps": [{steps}]}}"#)).unwrap();
-        assert_eq!(simulate(&template, &json!({"a": "error"})), Err(SimulationError::TooLong));
+        assert_eq!(simulate(&template, &json!({"a": "error"}), &mut || ()), Err(SimulationError::TooLong));
     }
 }

@@ -1,6 +1,11 @@
-//! Waiting that a cancel, a shutdown or a postmaster's death ends.
+//! Waiting and long work that a cancel or a shutdown ends; waiting also with the postmaster.
 use pgrx::pg_sys;
 use std::time::Duration;
+
+/// Ends the call here, with PostgreSQL's own error, where that was asked for meanwhile.
+pub fn heed_cancel() {
+    pg_sys::check_for_interrupts!();
+}
 
 /// Sleeps in the caller's session.
 pub fn sleep(time: Duration) {

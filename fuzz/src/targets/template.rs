@@ -31,7 +31,8 @@ pub fn run(data: &[u8]) {
                 let _ = schema.check("{\"a\": [1, null, \"x\"]}");
             }
             if template.steps.len() <= SIMULATED {
-                let transitions = simulate(&template, &Value::Null).expect("a task that succeeds comes to an end");
+                let transitions =
+                    simulate(&template, &Value::Null, &mut || ()).expect("a task that succeeds comes to an end");
                 let last = transitions.last().expect("there is its creation");
                 // A step that no worker ever runs, or a deadline, keeps a task from its end.
                 assert!(last.step_id.is_none() || template.steps.iter().any(|step| step.rule.retry_limit == 0));
