@@ -113,7 +113,9 @@ fn twenty_claimers_take_each_of_many_steps_once() {
         for step in all {
             assert_eq!(complete(&mut client, &step.receipt, "1").unwrap(), "accepted");
         }
-        client.batch_execute("SELECT stepwise.cancel_task(task_id) FROM stepwise.tasks WHERE finished_at IS NULL").unwrap();
+        client
+            .batch_execute("SELECT stepwise.cancel_task(task_id) FROM stepwise.tasks WHERE finished_at IS NULL")
+            .unwrap();
     });
     invariants::assert_sound(&mut client);
     server.assert_no_deadlock();

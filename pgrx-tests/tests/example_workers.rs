@@ -35,7 +35,8 @@ fn runs_tasks_with_failures_to_their_ends(language: Language) {
     let database = server.database("ends");
     let mut client = database.connect();
     prepare(&mut client);
-    let mut worker = ExampleWorker::start(language, &database, "worker", "--queue shop --batch 3 --lease 60 --poll 300");
+    let mut worker =
+        ExampleWorker::start(language, &database, "worker", "--queue shop --batch 3 --lease 60 --poll 300");
     worker.until_idle(&mut client);
     for _ in 0..4 {
         let order_id = add_order(&mut client, 10);

@@ -408,13 +408,16 @@ fn top_shows_queues_failures_and_why_a_task_does_not_move() {
     client.batch_execute("CREATE ROLE monitor LOGIN; SELECT stepwise.grant_access('monitor', 'reader')").unwrap();
     put_to_work(&mut client);
     let failed: i64 = one(&mut client, "SELECT min(task_id) FROM stepwise.failed_steps", &[]);
-    let screen = on_a_terminal(&database, &[
-        // It looks again by itself.
-        ("FAILED", 2, "w"),
-        ("task: ", 1, &format!("{failed}\n")),
-        ("any key goes back", 1, "x"),
-        ("FAILED", 1, "q"),
-    ]);
+    let screen = on_a_terminal(
+        &database,
+        &[
+            // It looks again by itself.
+            ("FAILED", 2, "w"),
+            ("task: ", 1, &format!("{failed}\n")),
+            ("any key goes back", 1, "x"),
+            ("FAILED", 1, "q"),
+        ],
+    );
     for shown in ["RUNNING", "FAILED", "other (paused)", "busy", "no further attempt", "\u{1b}[?1049l"] {
         assert!(screen.contains(shown), "{shown} is not shown:\n{screen}");
     }

@@ -54,10 +54,8 @@ fn any_name() -> impl Strategy<Value = String> {
 fn runner(client: &mut Client) -> TestRunner {
     let version = "SELECT current_setting('server_version_num')::bigint / 10000";
     let seed = std::env::var("PG_STEPWISE_NAMES_SEED").ok().filter(|text| !text.is_empty());
-    let seed: i64 = seed.map_or_else(
-        || one(client, version, &[]),
-        |text| text.parse().expect("PG_STEPWISE_NAMES_SEED is a number"),
-    );
+    let seed: i64 = seed
+        .map_or_else(|| one(client, version, &[]), |text| text.parse().expect("PG_STEPWISE_NAMES_SEED is a number"));
     println!("PG_STEPWISE_NAMES_SEED={seed}");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -159,7 +157,7 @@ fn live(client: &mut Client, listener: &mut Client, names: &Names, serial: usize
 }
 
 /// What operators and readers of events name.
-fn operate(client: &mut Client, names: &Names, serial: usize) {
+fn operate(client: &mut Client, listener: &mut Client, names: &Names, serial: usize) {
     // A key has up to 512 characters; whoever asks again gets the same task.
     let key = format!("{serial} {} {}", names.step, names.worker);
     let create = "SELECT stepwise.create_task($1, namespace => $2, identity_key => $3, requested_by => $4)";
@@ -179,7 +177,11 @@ fn operate(client: &mut Client, names: &Names, serial: usize) {
     one::<i64>(client, subscribe, &[&names.worker, &filter]);
     let read = "SELECT count(*) FROM stepwise.read_events($1, 10000) WHERE task_id = $2";
     wait::until("its events", || (one::<i64>(client, read, &[&names.worker, &task_id]) > 0).then_some(()));
-    assert!(one::<bool>(client, "SELECT bool_or(subscription = $1) FROM stepwise.subscription_lag()", &[&names.worker]));
+    assert!(one::<bool>(
+        client,
+        "SELECT bool_or(subscription = $1) FROM stepwise.subscription_lag()",
+        &[&names.worker]
+    ));
     client.execute("SELECT stepwise.drop_subscription($1)", &[&names.worker]).unwrap();
 
     let queue = "SELECT stepwise.pause_queue($1) AND stepwise.resume_queue($1)";
@@ -196,6 +198,8 @@ fn operate(client: &mut Client, names: &Names, serial: usize) {
     client.batch_execute("RESET ROLE").unwrap();
     assert_eq!(seen, [names.namespace.clone()]);
     client.execute("SELECT stepwise.revoke_access('clerk')", &[]).unwrap();
+    client.batch_execute("NOTIFY names_end").unwrap();
+    assert!(!heard(listener, "names_end").is_empty());
 }
 
 #[test]
@@ -211,7 +215,7 @@ fn a_name_is_kept_exactly_wherever_it_goes() {
     for serial in 1..=60 {
         let names = names().new_tree(&mut runner).unwrap().current();
         live(&mut client, &mut listener, &names, serial);
-        operate(&mut client, &names, serial);
+        operate(&mut client, &mut listener, &names, serial);
     }
     assert_eq!(count(&mut client, "stepwise.verify()"), 0);
 }

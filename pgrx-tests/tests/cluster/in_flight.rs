@@ -64,8 +64,11 @@ pub fn begin(client: &mut Client) -> InFlight {
         one::<i64>(client, "SELECT stepwise.register_template($1::text::jsonb)", &[&definition]);
     }
     client.batch_execute("SELECT stepwise.set_queue_limit('limited', 1), stepwise.pause_queue('paused')").unwrap();
-    client.batch_execute("SELECT stepwise.create_task('limited', '{\"k\": 1}'), stepwise.create_task('paused')").unwrap();
-    let row = client.query_one("SELECT receipt::text, task_id FROM stepwise.claim_steps('w', '{limited,paused}', 9)", &[]);
+    client
+        .batch_execute("SELECT stepwise.create_task('limited', '{\"k\": 1}'), stepwise.create_task('paused')")
+        .unwrap();
+    let row =
+        client.query_one("SELECT receipt::text, task_id FROM stepwise.claim_steps('w', '{limited,paused}', 9)", &[]);
     let row = row.expect("one of three steps has a place");
     let limited = Claimed { receipt: row.get(0), task_id: row.get(1), step_id: 1, attempt: 1 };
     let waiting = templates::create(client, "waits", 1)[0];
@@ -129,8 +132,14 @@ pub fn runs_to_its_end(client: &mut Client, begun: &InFlight) {
     assert_eq!(one::<String>(client, waits, &[&begun.waiting]), "early");
     let signal = "SELECT stepwise.signal_step($1, 'open')";
     assert_eq!(one::<String>(client, signal, &[&begun.waiting]), "accepted");
-    assert_eq!(count(client, "stepwise.steps WHERE attempts > 0 AND queue_id = (SELECT queue_id FROM stepwise.queues \
-        WHERE name = 'paused')"), 0);
+    assert_eq!(
+        count(
+            client,
+            "stepwise.steps WHERE attempts > 0 AND queue_id = (SELECT queue_id FROM stepwise.queues \
+        WHERE name = 'paused')"
+        ),
+        0
+    );
     client.batch_execute("SELECT stepwise.resume_queue('paused')").unwrap();
     work(client, "3 days");
     client.batch_execute("RESET stepwise.clock_offset; RESET stepwise.testing").unwrap();

@@ -92,8 +92,6 @@ pub fn check(database: &Database, settings: &Settings) -> Result<Done, Found> {
             }
         }
         done.walks += 1;
-        done.seen = checker.seen.clone(); eprintln!("TEMP {} missed {:?}", done.operations, done.missed());
-        if done.missed().is_empty() { break; }
         progress.tell(|| format!("{done}"));
     }
     done.seen = checker.seen;
@@ -163,27 +161,4 @@ impl Done {
         }
         wanted.into_iter().filter(|name| !self.seen.contains_key(name)).collect()
     }
-}
-
-pub fn temp(database: &Database) {
-    use crate::command::{Command, Pick};
-    let mut session = Session::new(database.connect());
-    observe::prepare(&mut session.client);
-    let mut checker = Checker { session, seen: BTreeMap::new() };
-    let pick = Pick { number: 1, recent: true };
-    let mut failures = 0;
-    for seed in 1..=20 {
-        let mut plan = Plan::random(seed, 0);
-        plan.commands = vec![
-            Command::Create { shape: pick, count: 1, keys: vec![None; 3], priority: 0, run_at: None, bypass: false, groups: vec![0; 3] },
-            Command::UpdateStep { task: pick, step: Pick { number: 0, recent: true }, to: State::Error },
-            Command::Advance(3),
-            Command::SetBackoff { task: pick, step: Pick { number: 0, recent: true }, backoff: 2 },
-        ];
-        if let Err(failure) = checker.run(&plan) {
-            failures += 1;
-            eprintln!("{seed}: {}\n{}", failure.what, failure.script);
-        }
-    }
-    assert_eq!(failures, 0);
 }

@@ -56,13 +56,7 @@ pub const FIXTURES: &[Fixture] = &[
         states: r#"{"a": "held", "b": "held"}"#,
         targets: [Target::Step(1), Target::Step(2)],
     },
-    Fixture {
-        name: "waits for its signal",
-        template: "wait",
-        tasks: 1,
-        states: r#"{"a": "held"}"#,
-        targets: SAME,
-    },
+    Fixture { name: "waits for its signal", template: "wait", tasks: 1, states: r#"{"a": "held"}"#, targets: SAME },
     Fixture {
         name: "signal before its time",
         template: "early",

@@ -69,9 +69,8 @@ impl Walk<'_> {
             }
             Command::SetBackoff { step, backoff, .. } => {
                 // A step that failed by hand, without an attempt, is rare: where there is one, it is that.
-                let by_hand = |key: Key| {
-                    state(key) == State::Error && model.tasks[&key.0].step(key.1).attempted_at.is_none()
-                };
+                let by_hand =
+                    |key: Key| state(key) == State::Error && model.tasks[&key.0].step(key.1).attempted_at.is_none();
                 let step = match model.tasks.get(&id).is_some_and(|task| task.count(|step| by_hand((id, step))) > 0) {
                     true => self.step(id, *step, by_hand),
                     false => self.step(id, *step, |key| [State::Error, State::Pending].contains(&state(key))),
