@@ -3,7 +3,7 @@
 mod cluster;
 
 use cluster::worker::{claim, complete};
-use cluster::{Server, contents, count, invariants, one, refusal, templates};
+use cluster::{Server, rows, count, invariants, one, refusal, templates};
 
 #[test]
 fn out_of_disk_a_call_is_refused_and_stores_nothing() {
@@ -51,10 +51,10 @@ fn out_of_disk_a_call_is_refused_and_stores_nothing() {
                 .to_owned(),
         ),
     ] {
-        let before = contents(&mut client);
+        let before = rows(&mut client);
         let state = refusal(&mut client, &sql, &[]);
         assert!(server.disk_full_states().contains(&state.as_str()), "{name}: {state}");
-        assert_eq!(contents(&mut client), before, "{name}");
+        assert_eq!(rows(&mut client), before, "{name}");
     }
     invariants::assert_sound(&mut client);
     // What makes room needs none: a purge works, whole.
@@ -77,7 +77,7 @@ fn out_of_locks_a_call_is_refused_and_stores_nothing() {
     templates::register(&mut client, &templates::ladder("ladder", 5));
     templates::create(&mut client, "ladder", 20);
     let held = claim(&mut client, "w", 1).unwrap().remove(0);
-    let before = contents(&mut client);
+    let before = rows(&mut client);
 
     // Somebody holds every lock that there is.
     let fill = "DO $$ BEGIN FOR i IN 1..10000000 LOOP PERFORM pg_advisory_lock(i); END LOOP; \
@@ -98,7 +98,7 @@ fn out_of_locks_a_call_is_refused_and_stores_nothing() {
         assert!(may_pass || state.as_deref() == Some("53200"), "{sql}: {state:?}");
     }
     other.batch_execute("SELECT pg_advisory_unlock_all()").unwrap();
-    assert_eq!(contents(&mut client), before);
+    assert_eq!(rows(&mut client), before);
     invariants::assert_sound(&mut client);
     assert_eq!(complete(&mut client, &held.receipt, "1").unwrap(), "accepted");
     assert_eq!(claim(&mut client, "w", 10).unwrap().len(), 10);

@@ -159,7 +159,7 @@ fn live(client: &mut Client, listener: &mut Client, names: &Names, serial: usize
 /// What operators and readers of events name.
 fn operate(client: &mut Client, listener: &mut Client, names: &Names, serial: usize) {
     // A key has up to 512 characters; whoever asks again gets the same task.
-    let key = format!("{serial} {} {}", names.step, names.worker);
+    let key = format!("{serial}{}{}", names.step, names.worker).chars().take(512).collect::<String>();
     let create = "SELECT stepwise.create_task($1, namespace => $2, identity_key => $3, requested_by => $4)";
     let mut create = || one::<i64>(client, create, &[&names.template, &names.namespace, &key, &names.worker]);
     let task_id = create();
@@ -188,7 +188,7 @@ fn operate(client: &mut Client, listener: &mut Client, names: &Names, serial: us
     assert!(one::<bool>(client, queue, &[&names.queue]), "{names:?}");
     client.execute("SELECT stepwise.set_queue_limit($1, 3)", &[&names.queue]).unwrap();
     let limited = "SELECT array_agg(name) FROM stepwise.queues WHERE max_in_flight = 3";
-    assert_eq!(one::<Vec<String>>(client, limited, &[]), [names.queue.clone()]);
+    assert_eq!(one::<Vec<String>>(client, limited, &[]), [names.queue.as_str()]);
     client.execute("SELECT stepwise.set_queue_limit($1, 0)", &[&names.queue]).unwrap();
 
     // A role that is kept to the namespace sees it, and no other.
@@ -196,7 +196,7 @@ fn operate(client: &mut Client, listener: &mut Client, names: &Names, serial: us
     client.batch_execute("SET ROLE clerk").unwrap();
     let seen: Vec<String> = one(client, "SELECT array_agg(name) FROM stepwise.namespaces", &[]);
     client.batch_execute("RESET ROLE").unwrap();
-    assert_eq!(seen, [names.namespace.clone()]);
+    assert_eq!(seen, [names.namespace.as_str()]);
     client.execute("SELECT stepwise.revoke_access('clerk')", &[]).unwrap();
     client.batch_execute("NOTIFY names_end").unwrap();
     assert!(!heard(listener, "names_end").is_empty());

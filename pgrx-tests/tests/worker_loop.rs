@@ -4,7 +4,7 @@ mod cluster;
 
 use cluster::random::Random;
 use cluster::worker::{MANNERS, Worker};
-use cluster::{Server, count, invariants, one, templates};
+use cluster::{Server, count, invariants, templates};
 use std::thread;
 
 #[test]

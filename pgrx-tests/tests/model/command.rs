@@ -191,7 +191,7 @@ impl Command {
             79 if random.percent(80) => UpdateTask { task, to: one_of(random, &TASK_BY_HAND) },
             80 => Pause { queue, paused: random.percent(40) },
             81..=82 if limits => Limit { queue, most: one_of(random, &[0, 0, 1, 2, 3]) },
-            81 => UpdateTask { task, to: one_of(random, &TASK_BY_HAND) },
+            81..=82 => UpdateTask { task, to: one_of(random, &TASK_BY_HAND) },
             83..=90 => Advance(one_of(random, &[1, 1, 1, 2, 3, 8, 40])),
             91..=92 => Tick,
             93 if random.percent(60) => Purge {

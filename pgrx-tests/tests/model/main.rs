@@ -58,10 +58,3 @@ fn deadlocks(server: &Server) -> String {
         format!("\nthe last deadlock:\n{}", lines[last.saturating_sub(40)..(last + 6).min(lines.len())].join("\n"))
     })
 }
-
-#[test]
-fn temp_known_walk() {
-    let server = Server::start_with(&["fsync=off"]);
-    let database = server.database("model");
-    sequential::temp(&database);
-}
