@@ -3,7 +3,7 @@
 mod cluster;
 
 use cluster::worker::{claim, complete};
-use cluster::{Server, rows, count, invariants, one, refusal, templates};
+use cluster::{Server, count, invariants, one, refusal, rows, templates};
 
 #[test]
 fn out_of_disk_a_call_is_refused_and_stores_nothing() {
