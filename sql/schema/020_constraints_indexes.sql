@@ -18,9 +18,11 @@ ALTER TABLE stepwise.queues
     ADD CONSTRAINT queues_max_in_flight_chk CHECK (max_in_flight BETWEEN 0 AND 1000),
     ADD CONSTRAINT queues_name_chk CHECK (name <> '' AND pg_catalog.char_length(name) <= 255);
 
+-- No foreign keys: namespaces, queues and templates are never removed (030). For every step of a new template they would be
+-- asked, which is a third of what a large one takes; and they come with the extension, before the rows, so that a parallel
+-- pg_restore, which loads tables in any order, would be refused.
 ALTER TABLE stepwise.templates
     ADD CONSTRAINT templates_pkey PRIMARY KEY (template_id),
-    ADD CONSTRAINT templates_namespace_fkey FOREIGN KEY (namespace_id) REFERENCES stepwise.namespaces,
     ADD CONSTRAINT templates_version_key UNIQUE (namespace_id, name, version),
     ADD CONSTRAINT templates_name_chk CHECK (name <> '' AND pg_catalog.char_length(name) <= 255),
     ADD CONSTRAINT templates_identity_chk CHECK (identity = 'context'),
@@ -29,8 +31,6 @@ ALTER TABLE stepwise.templates
 -- create_task finds a template, and its latest version, by name.
 CREATE INDEX templates_name_idx ON stepwise.templates (name, namespace_id, version_order DESC);
 
--- No foreign keys to templates and queues, whose rows are never removed (030): each would be asked for every step of a
--- new template, which is a third of what a large one takes.
 ALTER TABLE stepwise.template_steps
     ADD CONSTRAINT template_steps_pkey PRIMARY KEY (template_id, step_id),
     ADD CONSTRAINT template_steps_name_key UNIQUE (template_id, name),

@@ -265,6 +265,10 @@ BEGIN
         UNION ALL
         SELECT t.task_id, NULL, format('no template %s', t.template_id) FROM task AS t
         WHERE NOT EXISTS (SELECT FROM stepwise.templates AS x WHERE x.template_id = t.template_id)
+        UNION ALL
+        SELECT t.task_id, NULL, format('no namespace %s', x.namespace_id)
+        FROM task AS t JOIN stepwise.templates AS x ON x.template_id = t.template_id
+        WHERE NOT EXISTS (SELECT FROM stepwise.namespaces AS n WHERE n.namespace_id = x.namespace_id)
     ) AS r (task_id, step_id, detail)
 
     -- The rows say what the history amounts to.

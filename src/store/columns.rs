@@ -89,9 +89,11 @@ pub mod tasks {
         COMPLETED_STEPS "completed_steps" 9
         FAILED_STEPS "failed_steps" 10
         CANCELLED_STEPS "cancelled_steps" 11
+        PRIORITY "priority" 12
         TIMED_OUT "timed_out" 13
         STATE "state" 14
         CREATED_BY "created_by" 15
+        IDENTITY_KEY "identity_key" 17
         CONCURRENCY_KEY "concurrency_key" 18
         CONTEXT "context" 20
         TRACEPARENT "traceparent" 21

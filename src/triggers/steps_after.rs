@@ -15,29 +15,51 @@ use crate::store::{graph_cache, propagate};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
-/// What only the engine changes. Visibility belongs to it too, where the state stays: the task's counter follows it, and
-/// a backoff has other columns that say the same.
+/// What only the engine changes. What is said about the next attempt comes with a change of state; while that stays, the
+/// task's counters would not follow. Visibility belongs to it too, but for a delay of what may be claimed, and the end of
+/// a lease. Attempts and times are asked by the row trigger where the state is part of the UPDATE.
 fn protect(old: &SlotRow, new: &SlotRow, from: StepState, to: StepState) -> Result<(), StoreError> {
-    let (task_id, step_id) = (old.want::<i64>(column::TASK_ID), old.want::<i32>(column::STEP_ID));
-    let changed = |name| Err(StoreError::ProtectedColumn { column: name, task_id, step_id });
-    if task_id != new.want::<i64>(column::TASK_ID) {
-        return changed("task_id");
-    }
-    if step_id != new.want::<i32>(column::STEP_ID) {
-        return changed("step_id");
-    }
-    if old.want::<i64>(column::TEMPLATE_ID) != new.want::<i64>(column::TEMPLATE_ID) {
-        return changed("template_id");
-    }
-    if old.want::<i32>(column::REMAINING_PARENTS) != new.want::<i32>(column::REMAINING_PARENTS) {
-        return changed("remaining_parents");
-    }
-    // Whether a step is in its queue, and when a failed one may run again, follow from other columns.
+    let same = |column| old.get::<i64>(column) == new.get::<i64>(column);
+    let same_number = |column| old.get::<i32>(column) == new.get::<i32>(column);
+    let same_time = |column| old.get::<Timestamp>(column) == new.get::<Timestamp>(column);
+    let same_flag = |column| old.get::<bool>(column) == new.get::<bool>(column);
+    let bytes = |row: &SlotRow| row.get::<Jsonb>(column::SIGNAL).map(Jsonb::to_bytes);
     let (was, is) = (old.get::<Timestamp>(column::VISIBLE_AT), new.get::<Timestamp>(column::VISIBLE_AT));
-    if from == to && (was.is_some() != is.is_some() || from == StepState::Error && was != is) {
-        return changed("visible_at");
+    let has_results = matches!(to, StepState::Complete | StepState::ResolvedManually);
+    let always = [
+        ("task_id", same(column::TASK_ID)),
+        ("step_id", same_number(column::STEP_ID)),
+        ("template_id", same(column::TEMPLATE_ID)),
+        ("queue_id", same(column::QUEUE_ID)),
+        ("priority", old.want::<i16>(column::PRIORITY) == new.want::<i16>(column::PRIORITY)),
+        ("remaining_parents", same_number(column::REMAINING_PARENTS)),
+        ("results", has_results || new.get::<Jsonb>(column::RESULTS).is_none()),
+    ];
+    let while_it_stays = [
+        ("visible_at", was.is_some() == is.is_some() && (from != StepState::Error || was == is)),
+        ("attempts", same_number(column::ATTEMPTS)),
+        ("claim_token", same(column::CLAIM_TOKEN)),
+        ("backoff_request_seconds", same_number(column::BACKOFF_REQUEST_SECONDS)),
+        ("retryable", same_flag(column::RETRYABLE)),
+        // The trigger of a queue that gets a limit gives places to the steps that are held.
+        (
+            "limited",
+            same_flag(column::LIMITED) || to == StepState::InProgress && new.get(column::LIMITED) == Some(true),
+        ),
+        ("signal", bytes(old) == bytes(new)),
+        ("last_attempted_at", same_time(column::LAST_ATTEMPTED_AT)),
+        ("last_failure_at", same_time(column::LAST_FAILURE_AT)),
+        ("finished_at", same_time(column::FINISHED_AT)),
+    ];
+    let kept = always.into_iter().chain(while_it_stays.into_iter().filter(|_| from == to));
+    match kept.into_iter().find(|(_, same)| !same) {
+        Some((column, _)) => Err(StoreError::ProtectedColumn {
+            column,
+            task_id: old.want(column::TASK_ID),
+            step_id: old.want(column::STEP_ID),
+        }),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// Whether the row is a step that failed for good.

@@ -8,7 +8,8 @@ use crate::pg::random;
 use crate::pg::time;
 use crate::pg::trigger::{RowUpdate, SlotRow, TriggerRow};
 use crate::store::columns::steps as column;
-use crate::store::graph_cache;
+use crate::store::error::StoreError;
+use crate::store::{graph_cache, scope};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -28,6 +29,25 @@ pub(super) fn read(row: &SlotRow) -> StepRow {
     }
 }
 
+/// What a change of state by hand says nothing about; [`super::steps_after`] keeps it while the state stays.
+fn protect(row: &SlotRow, old: &StepRow, asked: &StepRow) -> Result<(), StoreError> {
+    let kept = [
+        ("attempts", old.attempts == asked.attempts),
+        ("claim_token", old.claim_token == asked.claim_token),
+        ("last_attempted_at", old.last_attempted_at == asked.last_attempted_at),
+        ("last_failure_at", old.last_failure_at == asked.last_failure_at),
+        ("finished_at", old.finished_at == asked.finished_at),
+    ];
+    match kept.into_iter().find(|(_, same)| !same) {
+        Some((column, _)) => Err(StoreError::ProtectedColumn {
+            column,
+            task_id: row.want(column::TASK_ID),
+            step_id: row.want(column::STEP_ID),
+        }),
+        None => Ok(()),
+    }
+}
+
 #[pg_extern]
 fn steps_before_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
     let mut update = RowUpdate::new(fcinfo);
@@ -38,6 +58,9 @@ fn steps_before_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
     let (old, asked) = (read(&update.old()), read(&row));
     if old.state == asked.state {
         return update.finish();
+    }
+    if !scope::active() {
+        finish(protect(&row, &old, &asked).map_err(Into::into));
     }
     let key = StepKey { task_id: row.want(column::TASK_ID), step_id: row.want(column::STEP_ID) };
     let template = graph_cache::template_of_row(row.want(column::TEMPLATE_ID));

@@ -40,6 +40,16 @@ fn protect(update: &RowUpdate, old: &TaskRow, asked: &TaskRow) -> Result<(), Sto
         ("failed_steps", old.failed == asked.failed),
         ("cancelled_steps", old.cancelled == asked.cancelled),
         ("timed_out", old.timed_out == asked.timed_out),
+        ("started_at", old.started_at == asked.started_at),
+        ("finished_at", old.finished_at == asked.finished_at),
+        // Its steps have the same.
+        ("priority", before.want::<i16>(column::PRIORITY) == after.want::<i16>(column::PRIORITY)),
+        // Another task may have it, and places under limits are taken by it.
+        ("identity_key", before.get::<String>(column::IDENTITY_KEY) == after.get::<String>(column::IDENTITY_KEY)),
+        (
+            "concurrency_key",
+            before.get::<String>(column::CONCURRENCY_KEY) == after.get::<String>(column::CONCURRENCY_KEY),
+        ),
         // As whom the background runs its handlers.
         ("created_by", before.get::<String>(column::CREATED_BY) == after.get::<String>(column::CREATED_BY)),
         // Spans of the steps that were handed out refer to it.

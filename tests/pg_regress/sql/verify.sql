@@ -150,6 +150,7 @@ SELECT * FROM test.damage($$DELETE FROM stepwise.steps WHERE task_id = 2$$);
 SELECT * FROM test.damage($$DELETE FROM stepwise.tasks WHERE task_id = 4; DELETE FROM stepwise.steps WHERE task_id = 4$$);
 SELECT * FROM test.damage($$UPDATE stepwise.tasks SET template_id = 77 WHERE task_id = 6$$);
 SELECT * FROM test.damage($$UPDATE stepwise.steps SET queue_id = 77 WHERE task_id = 6 AND step_id = 1$$);
+SELECT * FROM test.damage($$UPDATE stepwise.templates SET namespace_id = 77 WHERE template_id = (SELECT template_id FROM stepwise.tasks WHERE task_id = 6)$$);
 
 -- Rows that differ from the history in a time alone.
 SELECT r.* FROM unnest('{last_attempted_at,last_failure_at,finished_at}'::text[]) AS c,
