@@ -123,13 +123,13 @@ BEGIN
     FROM task AS t
     WHERE (t.state IN ('pending', 'in_progress')) <> (t.live > 0)
 
-    -- 7. A task ends as its steps say, unless it was resolved by hand.
+    -- 7. A task ends as its steps say, unless it was resolved by hand. One that ran out of time may be cancelled by hand, too.
     UNION ALL
     SELECT 'outcome', t.task_id, NULL, format('%s, the steps say %s', t.state, coalesce(o.state, 'nothing'))
     FROM task AS t
     CROSS JOIN LATERAL (
         SELECT CASE WHEN t.failed > 0 THEN 'error' WHEN t.completed = t.total THEN 'complete'
-            WHEN t.timed_out THEN 'error' WHEN t.cancelled > 0 THEN 'cancelled' END
+            WHEN t.timed_out AND t.state <> 'cancelled' THEN 'error' WHEN t.cancelled > 0 THEN 'cancelled' END
     ) AS o (state)
     WHERE t.live = 0 AND t.state NOT IN ('resolved_manually', 'pending', 'in_progress')
         AND t.state IS DISTINCT FROM o.state

@@ -170,3 +170,12 @@ SELECT r.code, r.message FROM (VALUES ('UPDATE stepwise.steps SET remaining_pare
     ('UPDATE stepwise.steps SET state = ''complete'' WHERE task_id = 6'), ('DELETE FROM stepwise.transitions')) AS v (statement), LATERAL test.refused(statement) r;
 UPDATE stepwise.steps SET state = 'error' WHERE task_id = 1 AND step_id = 2;
 SELECT * FROM stepwise.verify();
+
+-- A task that ran out of time and was then closed by hand is as sound as any.
+SELECT test.template('late', 'a', '{"namespace": "d", "timeout": "1 min"}');
+SELECT stepwise.create_task('late') AS late \gset
+SET stepwise.clock_offset = '2 min';
+SELECT ended_tasks FROM stepwise.tick();
+UPDATE stepwise.tasks SET state = 'cancelled' WHERE task_id = :late;
+SELECT state, timed_out FROM stepwise.tasks WHERE task_id = :late;
+SELECT * FROM stepwise.verify();
