@@ -323,7 +323,8 @@ proptest! {
         prop_assert!(got.ready_steps <= got.pending_steps + got.failed_steps);
         let exact = if steps.is_empty() { 0.0 } else { f64::from(got.completed_steps) / steps.len() as f64 * 10_000.0 };
         prop_assert_eq!(got.completion_basis_points, (exact + 0.5).floor() as i32);
-        prop_assert_eq!(got.health_status == "healthy", got.failed_steps == 0);
+        prop_assert_eq!(got.health_status == "healthy", got.failed_steps == 0 && task != TaskState::Error);
+        prop_assert!(task != TaskState::Error || got.execution_status != "waiting_for_dependencies");
         let cancelled = task == TaskState::Cancelled;
         prop_assert_eq!(got.execution_status == "cancelled", cancelled);
         prop_assert_eq!(got.recommended_action == "none", cancelled || task == TaskState::ResolvedManually);

@@ -278,9 +278,9 @@ COMMENT ON FUNCTION stepwise.set_backoff(bigint, text, interval, text, text) IS
 COMMENT ON FUNCTION stepwise.set_backoff(bigint, integer, interval, text, text) IS
     'set_backoff for a step named by its step_id';
 COMMENT ON FUNCTION stepwise.cancel_task IS
-    'Cancels every step of a task that is not at its end; running workers find their receipts stale. Returns how many, 0 where it is cancelled already. Errors: 55000 for a task that is complete or resolved_manually, P0002 for no such task, 22004 for NULL';
+    'Cancels every step of a task that is not at its end; running workers find their receipts stale. Returns how many, 0 where it is cancelled already or its deadline had cancelled them; the task is cancelled then. Errors: 55000 for a task that is complete or resolved_manually, P0002 for no such task, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.retry_task IS
-    'Resets every step of a task that is in error; completed steps keep their results. Returns how many. Errors: 55000 for a task that is complete, cancelled or resolved_manually, P0002 for no such task, 22004 for NULL';
+    'Resets every step of a task that is in error; completed steps keep their results. Returns how many, 0 where there is nothing to retry. Errors: 55000 for a task that is complete, cancelled or resolved_manually, P0002 for no such task, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.release_backoff IS
     'Ends every backoff of a task now, not a start that was asked for later. Returns how many. Errors: P0002 for no such task, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.purge_tasks IS
@@ -306,7 +306,7 @@ COMMENT ON FUNCTION stepwise.tick IS
 COMMENT ON FUNCTION stepwise.run_task IS
     'Runs the steps of a task that have SQL handlers, in the caller''s session and transaction and with the caller''s rights, until none is ready, or max_seconds of the wall clock are over (NULL: no limit). wait_for_backoff: sleeps until backoffs, delays and leases of such steps end. Returns get_task_execution_context. Errors: P0002 for no such task, 22023 for a number out of range, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.run_steps IS
-    'run_task for at most max_steps (1 to 100000) steps of any task of a queue (NULL: of every queue). Returns how many were executed, completed and failed. Errors: 22023 out of range, 22004 for NULL';
+    'run_task for at most max_steps (1 to 100000) steps of any task of a queue (NULL: of every queue). Returns how many were executed, completed and failed; one that a handler has decided itself is neither completed nor failed. Errors: 22023 out of range, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.inject_failure IS
     'For tests: the next attempts of a step, so many times, fail with this error instead of being made, in sessions with stepwise.testing = on. 0 times: none. Errors: P0002 for no such step, 22023 for a negative number, 22004 for NULL';
 COMMENT ON FUNCTION stepwise.advance_clock IS

@@ -60,7 +60,7 @@ impl Tally {
             execution_status,
             recommended_action,
             completion_basis_points: basis_points(self.completed, self.total),
-            health_status: self.health(),
+            health_status: self.health(task),
         }
     }
 
@@ -72,7 +72,8 @@ impl Tally {
             ("has_ready_steps", "execute_ready_steps")
         } else if self.in_progress > 0 {
             ("processing", "wait_for_completion")
-        } else if self.exhausted > 0 {
+        } else if self.exhausted > 0 || task == TaskState::Error {
+            // Of a task that its deadline has ended, perhaps no step has failed.
             ("blocked_by_failures", "handle_failures")
         } else if self.completed == self.total {
             ("all_complete", "finalize_task")
@@ -81,9 +82,9 @@ impl Tally {
         }
     }
 
-    fn health(&self) -> &'static str {
+    fn health(&self, task: TaskState) -> &'static str {
         if self.failed == 0 {
-            "healthy"
+            if task == TaskState::Error { "blocked" } else { "healthy" }
         } else if self.ready > 0 || self.exhausted == 0 {
             "recovering"
         } else {

@@ -189,6 +189,10 @@ pub fn explain(
             reasons.push(Reason::Backoff { until, attempt: step.attempts });
         }
         (_, Some(until)) => reasons.push(Reason::Delayed { until }),
+        // A step that no worker runs has the same time, and its own reason.
+        (StepState::Pending, None) if step.visible_at == Some(Timestamp::INFINITY) && rule.retry_limit > 0 => {
+            reasons.push(Reason::Delayed { until: Timestamp::INFINITY });
+        }
         _ => {}
     }
     if around.deadline_over {

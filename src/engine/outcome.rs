@@ -87,8 +87,13 @@ pub fn settle(old: &TaskRow, asked: &TaskRow, now: Timestamp) -> Result<TaskRow,
         started_at,
         finished_at,
         deadline: asked.deadline.filter(|_| !ended),
-        // Taken back to work by an operator, it has no deadline any more.
-        timed_out: asked.timed_out && (old.finished_at.is_none() || ended),
+        // Taken back to work or ended otherwise by an operator, it has no deadline any more.
+        timed_out: asked.timed_out
+            && match state {
+                TaskState::Error => true,
+                TaskState::Pending | TaskState::InProgress => old.finished_at.is_none(),
+                TaskState::Complete | TaskState::Cancelled | TaskState::ResolvedManually => false,
+            },
         ..*asked
     })
 }
@@ -162,6 +167,8 @@ mod tests {
         assert_eq!((ended.state, ended.deadline, ended.timed_out), (TaskState::Error, None, true));
         let again = settle(&ended, &TaskRow { live: 1, failed: 0, ..ended }, NOW).unwrap();
         assert_eq!((again.state, again.deadline, again.timed_out), (TaskState::Pending, None, false));
+        let given_up = settle(&ended, &TaskRow { state: TaskState::Cancelled, ..ended }, NOW).unwrap();
+        assert_eq!((given_up.state, given_up.timed_out), (TaskState::Cancelled, false));
     }
 
     #[test]

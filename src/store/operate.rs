@@ -43,6 +43,9 @@ static CANCEL_ALL: Statement = Statement::write(
     "UPDATE stepwise.steps SET state = 'cancelled' \
      WHERE task_id = $1 AND state IN ('pending', 'in_progress', 'error')",
 );
+// The deadline of a task outweighs its cancelled steps: it stays in error until an operator says otherwise.
+static CANCEL_FAILED: Statement =
+    Statement::write("UPDATE stepwise.tasks SET state = 'cancelled' WHERE task_id = $1 AND state = 'error'");
 static RESET_FAILED: Statement =
     Statement::write("UPDATE stepwise.steps SET state = 'pending' WHERE task_id = $1 AND state = 'error'");
 static SET_BACKOFF: Statement = Statement::write(
@@ -110,7 +113,8 @@ pub fn act(
     })
 }
 
-/// Cancels every step of the task that is not at its end; returns how many, 0 where it is cancelled already.
+/// Cancels every step of the task that is not at its end, and so the task; returns how many, 0 where it is cancelled
+/// already, or was ended by its deadline.
 pub fn cancel_task(task_id: i64, cause: Cause) -> Result<i32, StoreError> {
     change_task(task_id, TaskState::Cancelled, &CANCEL_ALL, cause)
 }
@@ -126,8 +130,12 @@ fn change_task(task_id: i64, to: TaskState, steps: &'static Statement, cause: Ca
     spi::session(|spi| {
         let before = task(spi, task_id)?;
         LOCK_OPEN.run(spi, &[param(task_id)]);
-        let changed = scope::writing(cause, || steps.run(spi, &[param(task_id)]).count);
-        let from = task(spi, task_id)?.state;
+        let changed = scope::writing(cause.clone(), || steps.run(spi, &[param(task_id)]).count);
+        let mut from = task(spi, task_id)?.state;
+        if to == TaskState::Cancelled && from == TaskState::Error {
+            scope::writing(cause, || CANCEL_FAILED.run(spi, &[param(task_id)]));
+            from = task(spi, task_id)?.state;
+        }
         if changed == 0 && from != to && from.is_terminal() {
             return Err(Refusal::IllegalTask { from: before.state, to }.into());
         }

@@ -1,12 +1,14 @@
 //! What workers say about the steps they hold. Every statement is fenced by the receipt's token.
 use super::access;
+use super::columns::{STEPS_BY_KEY, steps as column};
 use super::error::StoreError;
 use super::scope::{self, Cause};
 use crate::engine::receipt::{self, Receipt};
+use crate::engine::state::StepState;
 use crate::engine::time::{Span, Timestamp};
 use crate::pg::array::array;
 use crate::pg::jsonb::Jsonb;
-use crate::pg::lookup::Sees;
+use crate::pg::lookup::{Key as RowKey, Sees};
 use crate::pg::per_row::{PerRow, cells, optional_cells, per_row};
 use crate::pg::planted::{Bug, planted};
 use crate::pg::spi::{self, Session, Statement};
@@ -163,6 +165,18 @@ fn store(spi: &Session, reports: &[Report], receipts: &[Option<Receipt>], order:
     ];
     let rows = scope::writing(Cause::default(), || REPORT.run(spi, &columns, &[param(time::now())]));
     rows.iter().map(|row| (row.want(1), row.want(2), row.want(3))).collect()
+}
+
+/// Whether the step is in progress with this receipt now.
+pub fn is_held(receipt_bytes: [u8; 16]) -> bool {
+    let Some(receipt) = receipt::decode(receipt_bytes) else { return false };
+    let mut held = false;
+    let key = std::iter::once(RowKey::One(receipt.task_id, receipt.step_id));
+    STEPS_BY_KEY.each(Sees::Now, key, |_, row| {
+        held = row.text(column::STATE) == StepState::InProgress.as_str()
+            && row.get(column::CLAIM_TOKEN) == Some(receipt.token);
+    });
+    held
 }
 
 /// Why a report was not accepted.

@@ -468,6 +468,7 @@ impl Model {
             task.timed_out = task.timed_out && from != Error;
         } else {
             (task.finished_at, task.deadline) = (Some(now), None);
+            task.timed_out = task.timed_out && to == Error;
         }
         self.log(id, None, Some(from), to, cause, json!({}));
     }

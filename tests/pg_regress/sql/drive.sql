@@ -115,6 +115,65 @@ SELECT code, message FROM test.refused('SELECT stepwise.run_task(NULL)');
 SELECT code, message, detail FROM test.refused('SELECT stepwise.run_task(123456)');
 SELECT code, message, detail FROM test.refused('SELECT stepwise.run_task(1, -1)');
 
+-- Handlers that decide steps themselves: what was decided before its turn is not run, and its work is not there.
+CREATE TABLE app.log (step text);
+CREATE FUNCTION app.meddle(given stepwise.step_context) RETURNS jsonb LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO app.log VALUES (given.step_name);
+    IF given.context ? given.step_name THEN
+        EXECUTE given.context ->> given.step_name USING given.task_id;
+    END IF;
+    RETURN '"returned"';
+END
+$$;
+SELECT stepwise.register_template('{"namespace": "n", "name": "meddling", "steps": [
+    {"name": "a", "handler": {"sql": "app.meddle"}}, {"name": "b", "handler": {"sql": "app.meddle"}, "depends_on": "a"},
+    {"name": "c", "handler": {"sql": "app.meddle"}}]}');
+CREATE FUNCTION test.logged() RETURNS text LANGUAGE sql AS $$
+    WITH gone AS (SELECT string_agg(step, ' ' ORDER BY step) AS steps FROM app.log) SELECT steps FROM gone
+$$;
+-- Its own task, cancelled: the word of the handler counts, and what it wrote stays with it.
+SELECT stepwise.create_task('meddling', '{"a": "SELECT stepwise.cancel_task($1)"}') AS meddled \gset
+SELECT status, completed_steps FROM stepwise.run_task(:meddled);
+SELECT name, state, att, results FROM test.steps WHERE task_id = :meddled;
+SELECT test.logged();
+TRUNCATE app.log;
+SELECT stepwise.create_task('meddling', '{"a": "SELECT stepwise.cancel_task($1)"}') AS meddled \gset
+SELECT * FROM stepwise.run_steps('n:sql');
+SELECT test.logged();
+-- Another step, resolved: it is neither executed nor completed by this call.
+TRUNCATE app.log;
+SELECT stepwise.create_task('meddling', '{"a": "SELECT stepwise.resolve_step($1, ''c'', ''\"by hand\"'')"}') AS meddled \gset
+SELECT * FROM stepwise.run_steps('n:sql');
+SELECT name, state, att, results FROM test.steps WHERE task_id = :meddled;
+SELECT test.logged();
+-- One that fails after that has decided nothing.
+TRUNCATE app.log;
+SELECT stepwise.create_task('meddling', '{"a": "DO ''BEGIN PERFORM stepwise.cancel_task(max(task_id)) FROM stepwise.tasks; ASSERT false; END''"}') AS meddled \gset
+SELECT * FROM stepwise.run_steps('n:sql');
+SELECT name, state, att, results FROM test.steps WHERE task_id = :meddled;
+SELECT test.logged();
+SELECT stepwise.cancel_task(:meddled);
+-- Given back by itself, or reset: no call runs it twice, and all others run; waiting does not run it either.
+TRUNCATE app.log;
+SELECT stepwise.create_task('meddling', '{"a": "UPDATE stepwise.steps SET state = ''pending'' WHERE task_id = $1 AND step_id = 1"}') AS meddled \gset
+SELECT status, completed_steps, ready_steps FROM stepwise.run_task(:meddled, max_seconds => 20);
+SELECT name, state, att, results FROM test.steps WHERE task_id = :meddled;
+SELECT status, completed_steps, ready_steps FROM stepwise.run_task(:meddled, max_seconds => 20, wait_for_backoff => true);
+SELECT * FROM stepwise.run_steps('n:sql');
+SELECT name, state, att, results FROM test.steps WHERE task_id = :meddled;
+SELECT test.logged();
+SELECT stepwise.resolve_step(:meddled, 'a');
+SELECT status FROM stepwise.run_task(:meddled);
+-- Cancelled and purged: there is no task to tell of.
+TRUNCATE app.log;
+SELECT stepwise.create_task('meddling', '{"a": "WITH x AS MATERIALIZED (SELECT stepwise.cancel_task($1) AS n) SELECT stepwise.purge_tasks(''0 s'', states => ''{cancelled}'') FROM x WHERE n > 0"}') AS meddled \gset
+SELECT count(*) FROM stepwise.run_task(:meddled);
+SELECT count(*) FROM stepwise.tasks WHERE task_id = :meddled;
+SELECT test.logged();
+SELECT * FROM stepwise.run_steps();
+SELECT * FROM stepwise.verify();
+
 -- Rights: a handler runs as its caller, and is looked up as its author.
 CREATE ROLE regress_runner;
 SELECT stepwise.grant_access('regress_runner', 'worker');

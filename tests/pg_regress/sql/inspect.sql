@@ -57,6 +57,10 @@ SELECT stepwise.cancel_task(2);
 SELECT * FROM test.why(2, 'a');
 SELECT stepwise.create_task('vee', run_at => stepwise.now() + interval '1 hour') AS task_id \gset
 SELECT * FROM test.why(:task_id, 'a');
+SELECT stepwise.create_task('vee', run_at => 'infinity') AS task_id \gset
+SELECT reason, detail, until FROM stepwise.explain_step(:task_id, 'a');
+SELECT reason, detail, until FROM stepwise.explain_step(:task_id, 'c');
+SELECT * FROM stepwise.verify(:task_id);
 SELECT stepwise.register_template('{"name": "odd", "steps": [{"name": "manual", "retry_limit": 0}, {"name": "once", "retryable": false, "priority": 5}, {"name": "other"}]}') > 0 AS ok;
 SELECT stepwise.create_task('odd') AS task_id \gset
 SELECT * FROM test.why(:task_id, 'manual');

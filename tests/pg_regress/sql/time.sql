@@ -73,6 +73,20 @@ SELECT state, timed_out FROM stepwise.tasks WHERE task_id = :mixed;
 SELECT code, message, detail FROM test.refused(format('UPDATE stepwise.tasks SET timed_out = false WHERE task_id = %s', :mixed));
 RESET stepwise.clock_offset;
 
+-- A task that its deadline has ended: nothing of it is left to retry, and cancelling it takes it out of error.
+SELECT stepwise.create_task('timed') AS timed \gset
+SET stepwise.clock_offset = '61 minutes';
+SELECT ended_tasks FROM stepwise.tick();
+SELECT status, execution_status, recommended_action, health_status FROM stepwise.get_task_execution_context(:timed);
+SELECT stepwise.retry_task(:timed);
+SELECT state, timed_out FROM stepwise.tasks WHERE task_id = :timed;
+SELECT stepwise.cancel_task(:timed, 'too late anyway', 'ann'), stepwise.cancel_task(:timed, 'again');
+SELECT state, timed_out, finished_at IS NOT NULL AS fin FROM stepwise.tasks WHERE task_id = :timed;
+SELECT subject, from_state, to_state, actor, metadata FROM test.history WHERE task_id = :timed AND actor = 'ann';
+SELECT status, execution_status, recommended_action FROM stepwise.get_task_execution_context(:timed);
+SELECT * FROM stepwise.verify();
+RESET stepwise.clock_offset;
+
 -- A step that waits is handed to nobody; its signal completes it, and the payload is its result.
 SELECT stepwise.register_template('{"namespace": "n", "name": "approval", "steps": [
     {"name": "ask"}, {"name": "approve", "kind": "wait", "timeout": "1d", "depends_on": ["ask"]},

@@ -182,7 +182,12 @@ impl Model {
         if from.is_final() {
             return if to == from { Ok(0) } else { Err(NOT_NOW) };
         }
-        Ok(self.end_steps(id, which, to, cause))
+        let changed = self.end_steps(id, which, to, cause);
+        // Ended by its deadline, which outweighs its cancelled steps.
+        if to == Cancelled && self.tasks[&id].state == Error {
+            self.set_task(id, Cancelled, cause);
+        }
+        Ok(changed)
     }
 
     fn log_backoff(&mut self, key: Key, backoff: Time, cause: &Cause) {

@@ -134,7 +134,7 @@ impl Model {
             ("has_ready_steps", "execute_ready_steps")
         } else if in_state(InProgress) > 0 {
             ("processing", "wait_for_completion")
-        } else if for_good > 0 {
+        } else if for_good > 0 || task.state == Error {
             ("blocked_by_failures", "handle_failures")
         } else if completed == total {
             ("all_complete", "finalize_task")
@@ -142,6 +142,7 @@ impl Model {
             ("waiting_for_dependencies", "wait_for_dependencies")
         };
         let health = match (failed, ready, for_good) {
+            (0, _, _) if task.state == Error => "blocked",
             (0, _, _) => "healthy",
             (_, 1.., _) | (_, 0, 0) => "recovering",
             _ => "blocked",
