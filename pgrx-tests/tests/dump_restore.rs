@@ -39,12 +39,12 @@ fn a_restored_dump_runs_its_tasks_to_the_end() {
 }
 
 /// With pg_restore, from an archive.
-fn restore_archive(database: &Database, dump: &[u8]) {
+fn restore_archive(database: &Database, dump: &[u8], jobs: u32) {
     let file = std::env::temp_dir().join(format!("pgsw-{}-{}.dump", std::process::id(), database.name));
     std::fs::write(&file, dump).expect("the dump can be written");
     let mut command = program("pg_restore");
     command.args(["--exit-on-error", "-U", "postgres", "-h"]).arg(&database.socket);
-    command.args(["-d", &database.name]).arg(&file);
+    command.args(["-d", &database.name, &format!("--jobs={jobs}")]).arg(&file);
     run(command);
     std::fs::remove_file(file).expect("the dump was there");
 }
@@ -56,10 +56,14 @@ fn a_restored_archive_runs_its_tasks_to_the_end() {
     let mut client = from.connect();
     let begun = in_flight::begin(&mut client);
     let before = contents(&mut client);
-    // Whole, into nothing; data alone, into a new extension.
-    for (name, options) in [("archive_whole", vec!["-Fc"]), ("archive_data", vec!["-Fc", "--data-only"])] {
+    // Whole, into nothing; data alone, into a new extension; tables one after the other, and all at once.
+    for (name, options, jobs) in [
+        ("archive_whole", vec!["-Fc"], 1),
+        ("archive_jobs", vec!["-Fc"], 4),
+        ("archive_data", vec!["-Fc", "--data-only"], 1),
+    ] {
         let to = if options.len() == 1 { server.empty_database(name) } else { server.database(name) };
-        restore_archive(&to, &dump(&from, &options));
+        restore_archive(&to, &dump(&from, &options), jobs);
         let mut client = to.connect();
         assert_eq!(contents(&mut client), before);
         in_flight::runs_to_its_end(&mut client, &begun);
