@@ -9,8 +9,9 @@ use crate::store::claim::ClaimedStep;
 use crate::store::report::{Report, Verdict};
 
 /// Runs the handler of a claimed step; the report to make. As the role that asked, with its search_path: the name of the
-/// handler is qualified, and nothing else here depends on either.
-pub fn run(step: &ClaimedStep) -> Report {
+/// handler is qualified, and nothing else here depends on either. `None`: `keep` did not want what the call has written,
+/// which is gone.
+pub fn run(step: &ClaimedStep, keep: impl Fn() -> bool) -> Option<Report> {
     let template = &step.template;
     let known = template.step(step.step_id);
     let handler = known.map_or("", |known| known.handler.as_str());
@@ -18,7 +19,7 @@ pub fn run(step: &ClaimedStep) -> Report {
         "SELECT {handler}(ROW($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)::stepwise.step_context)\
              ::pg_catalog.jsonb"
     );
-    let verdict = spi::session(|spi| {
+    let verdict: Option<Verdict> = spi::session(|spi| {
         let context = [
             param(step.task_id),
             param(step.step_id),
@@ -34,7 +35,7 @@ pub fn run(step: &ClaimedStep) -> Report {
             optional(known.and_then(|known| known.config.as_deref()).map(Jsonb::from_bytes)),
             optional(step.traceparent.as_deref()),
         ];
-        match attempt(spi, sql, &context) {
+        Some(match attempt(spi, sql, &context, keep)? {
             Ok(results) => Verdict::Complete { results },
             Err(failure) => {
                 let advice = failure::advice(&failure.sqlstate, failure.detail.as_deref());
@@ -44,9 +45,9 @@ pub fn run(step: &ClaimedStep) -> Report {
                     retry_after_seconds: advice.retry_after.map(Span::whole_seconds),
                 }
             }
-        }
+        })
     });
-    Report { receipt: step.receipt, verdict }
+    Some(Report { receipt: step.receipt, verdict: verdict? })
 }
 
 /// What history keeps of a failure: its fields, without those that it does not have.

@@ -15,6 +15,7 @@ use crate::store::claimable::Source;
 use crate::store::error::StoreError;
 use crate::store::operate;
 use crate::store::report::{self, Outcome, Report, Verdict};
+use crate::store::unreported::Batch;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
@@ -139,6 +140,7 @@ impl<'a> Run<'a> {
         let before = self.done.executed;
         // Claimed again though it is settled: kept until the end, so that no other claim finds it.
         let mut kept = Vec::new();
+        let batch = Batch::new();
         let mut claimed = self.claim();
         loop {
             let Claimed { steps, injected } = claimed;
@@ -158,7 +160,16 @@ impl<'a> Run<'a> {
                 if !report::is_held(step.receipt) {
                     continue;
                 }
-                reports.push(handler::run(step));
+                batch.begin();
+                let mut report = handler::run(step, || !batch.is_overtaken());
+                if report.is_none() {
+                    as_engine(|| self.report(&reports));
+                    reports.clear();
+                    batch.reported();
+                    report = handler::run(step, || true);
+                }
+                reports.extend(report);
+                batch.returned(step.task_id, step.step_id);
                 self.done.executed += 1;
                 if self.patience.is_over() {
                     break;
@@ -167,6 +178,7 @@ impl<'a> Run<'a> {
             // What was claimed may be reported, whatever a handler has done to its role, or others to its rights.
             as_engine(|| {
                 self.report(&reports);
+                batch.reported();
                 give_back(rest.map(|step| step.receipt));
             });
             let is_over = self.patience.is_over() || self.most.is_some_and(|most| self.done.executed as usize >= most);

@@ -52,8 +52,14 @@ thread_local! {
 }
 
 /// Runs a statement that returns one jsonb, with the rights and the settings in force. A cancel is no failure of the call:
-/// it is raised again.
-pub fn attempt(_session: &Session, sql: String, params: &[Param]) -> Result<Option<Jsonb>, Box<Failure>> {
+/// it is raised again. `keep`, which must ask nothing of Postgres, is asked once the call has returned; `None`: it said
+/// no, and what the call wrote is gone.
+pub fn attempt(
+    _session: &Session,
+    sql: String,
+    params: &[Param],
+    keep: impl Fn() -> bool,
+) -> Option<Result<Option<Jsonb>, Box<Failure>>> {
     // SAFETY: as plpgsql runs a block with an EXCEPTION clause: memory context, resource owner, exception stack and error
     // context are put back to what they were. The closure owns nothing that would have to be dropped where an error jumps
     // over it; a plan is kept for ever, and prepared for parameters of these types.
@@ -61,6 +67,7 @@ pub fn attempt(_session: &Session, sql: String, params: &[Param]) -> Result<Opti
         let key = (pg_sys::GetUserId(), sql);
         let plan = Cell::new(PLANS.with_borrow(|plans| plans.get(&key).copied()).unwrap_or(std::ptr::null_mut()));
         let code: Cell<c_int> = Cell::new(0);
+        let kept = Cell::new(true);
         let known = !plan.get().is_null();
         let text = CString::new(key.1.as_str()).unwrap_or_default();
         let mut types: Vec<pg_sys::Oid> = params.iter().map(|param| param.oid).collect();
@@ -78,7 +85,10 @@ pub fn attempt(_session: &Session, sql: String, params: &[Param]) -> Result<Opti
                 plan.set(prepared);
             }
             code.set(SPI_execute_plan(plan.get(), values.as_mut_ptr(), nulls.as_ptr().cast(), false, 0));
-            ReleaseCurrentSubTransaction();
+            kept.set(keep());
+            if kept.get() {
+                ReleaseCurrentSubTransaction();
+            }
             0
         });
         pg_sys::PG_exception_stack = stack;
@@ -91,6 +101,10 @@ pub fn attempt(_session: &Session, sql: String, params: &[Param]) -> Result<Opti
             pg_sys::MemoryContextSwitchTo(memory);
             error
         });
+        if failure.is_none() && !kept.get() {
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            pg_sys::MemoryContextSwitchTo(memory);
+        }
         pg_sys::CurrentResourceOwner = owner;
         if !known && !plan.get().is_null() {
             PLANS.with_borrow_mut(|plans| plans.insert(key, plan.get()));
@@ -100,9 +114,10 @@ pub fn attempt(_session: &Session, sql: String, params: &[Param]) -> Result<Opti
                 drop(failure);
                 rethrow(error)
             }
-            Some((_, failure)) => Err(failure),
+            Some((_, failure)) => Some(Err(failure)),
+            None if !kept.get() => None,
             None if code.get() < 0 => internal_error("SPI_execute_plan", code.get(), "a call in a subtransaction"),
-            None => Ok(Rows::take().first().and_then(|row| row.keep(1))),
+            None => Some(Ok(Rows::take().first().and_then(|row| row.keep(1)))),
         }
     }
 }

@@ -37,3 +37,4 @@ pub mod stream;
 pub mod subscriptions;
 pub mod templates;
 pub mod tick;
+pub mod unreported;

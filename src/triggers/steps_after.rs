@@ -11,7 +11,7 @@ use crate::pg::trigger::{SlotRow, TriggerRow, each_updated_row};
 use crate::store::columns::steps as column;
 use crate::store::error::StoreError;
 use crate::store::scope::{self, StepChange};
-use crate::store::{graph_cache, propagate};
+use crate::store::{graph_cache, propagate, unreported};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -164,6 +164,7 @@ fn changes(fcinfo: pg_sys::FunctionCallInfo) -> Outcome<Vec<StepChange>> {
 fn steps_after_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
     let changes = finish(changes(fcinfo));
     if !changes.is_empty() {
+        unreported::note(&changes);
         scope::as_engine(|| propagate::propagate(changes));
     }
     TriggerRow::none()

@@ -147,6 +147,13 @@ SELECT stepwise.create_task('meddling', '{"a": "SELECT stepwise.resolve_step($1,
 SELECT * FROM stepwise.run_steps('n:sql');
 SELECT name, state, att, results FROM test.steps WHERE task_id = :meddled;
 SELECT test.logged();
+-- A step that has returned counts before what another handler then says of it, which is said once.
+TRUNCATE app.log;
+SELECT stepwise.create_task('meddling', '{"c": "SELECT stepwise.cancel_task($1)"}') AS meddled \gset
+SELECT * FROM stepwise.run_steps('n:sql');
+SELECT name, state, att, results FROM test.steps WHERE task_id = :meddled;
+SELECT state FROM stepwise.tasks WHERE task_id = :meddled;
+SELECT test.logged();
 -- One that fails after that has decided nothing.
 TRUNCATE app.log;
 SELECT stepwise.create_task('meddling', '{"a": "DO ''BEGIN PERFORM stepwise.cancel_task(max(task_id)) FROM stepwise.tasks; ASSERT false; END''"}') AS meddled \gset
