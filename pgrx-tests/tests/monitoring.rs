@@ -94,6 +94,7 @@ const LIVE: &[&str] = &[
     "SELECT * FROM stepwise.open_tasks",
     "SELECT * FROM stepwise.queue_depths",
     "SELECT * FROM stepwise.failed_steps",
+    "SELECT * FROM stepwise.failed_tasks",
 ];
 /// What looks at the history since a time: beside it, at the summaries of the rest.
 const WINDOWS: &[&str] = &[
@@ -300,6 +301,7 @@ fn the_exporter_the_dashboard_and_the_alerts_agree_with_the_views() {
         ("backoff_steps", "in_backoff"),
         ("delayed_steps", "delayed"),
         ("signal_steps", "waiting_for_signal"),
+        ("operator_steps", "for_operator"),
         ("in_flight_steps", "in_flight"),
     ] {
         assert_eq!(of_queue(name), queue.get::<_, i64>(column), "{column}");

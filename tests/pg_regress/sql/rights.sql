@@ -47,7 +47,7 @@ WHERE p.pronamespace = 'stepwise'::regnamespace;
 CREATE TABLE test.readable AS
 SELECT c.relname::text AS relation, a.attname::text AS "column" FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
 WHERE c.relnamespace = 'stepwise'::regnamespace AND c.relname IN ('namespaces', 'queues', 'templates', 'template_steps', 'tasks', 'steps',
-    'transitions', 'slots', 'subscriptions', 'task_transitions', 'step_transitions', 'step_readiness', 'live_steps', 'open_tasks', 'queue_depths', 'failed_steps')
+    'transitions', 'slots', 'subscriptions', 'task_transitions', 'step_transitions', 'step_readiness', 'live_steps', 'open_tasks', 'queue_depths', 'failed_steps', 'failed_tasks')
     AND (c.relname, a.attname) <> ('steps', 'claim_token');
 INSERT INTO test.cell
 SELECT l.level, p.privilege, format('%s.%s', c.relname, a.attname),
