@@ -397,8 +397,14 @@ fn top_shows_queues_failures_and_why_a_task_does_not_move() {
     client.batch_execute("CREATE ROLE monitor LOGIN; SELECT stepwise.grant_access('monitor', 'reader')").unwrap();
     put_to_work(&mut client);
     let failed: i64 = one(&mut client, "SELECT min(task_id) FROM stepwise.failed_steps", &[]);
+    client
+        .batch_execute(
+            "SELECT stepwise.register_template('{\"namespace\": \"late\", \"name\": \"late\", \"timeout\": \"1 s\", \"steps\": [{\"name\": \"a\"}]}'); \
+             SELECT stepwise.create_task('late', run_at => stepwise.now() - interval '1 hour'); SELECT stepwise.tick()",
+        )
+        .unwrap();
     let screen = on_a_terminal(&database, &["w", &format!("{failed}\n"), "x", "q"]);
-    for shown in ["RUNNING", "FAILED", "other (paused)", "busy", "no further attempt", "\u{1b}[?1049l"] {
+    for shown in ["RUNNING", "FAILED", "other (paused)", "busy", "no further attempt", "timed out: 0 of 1 steps done", "\u{1b}[?1049l"] {
         assert!(screen.contains(shown), "{shown} is not shown:\n{screen}");
     }
     assert!(!screen.contains("ERROR"), "{screen}");
