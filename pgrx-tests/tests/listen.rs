@@ -114,6 +114,30 @@ fn payloads_have_the_documented_keys_and_agree_with_the_history() {
     }
 }
 
+#[test]
+fn payloads_carry_the_trace_of_their_task_as_the_schema_says() {
+    let server = Server::start();
+    let database = server.database("listen_traces");
+    let (mut listener, mut client) = (listener(&database), database.connect());
+    templates::register(&mut client, &templates::chain("one", &["only"]));
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    client.execute("SELECT stepwise.create_task('one', traceparent => $1)", &[&trace]).unwrap();
+    client.execute("SELECT stepwise.complete_step(receipt) FROM stepwise.claim_steps('w')", &[]).unwrap();
+    let heard = hear(&mut listener, &mut client);
+    let schema = schema();
+    let payloads = ["stepwise_step", "stepwise_task"].map(|channel| on(&heard, channel).collect::<Vec<_>>()).concat();
+    assert!(payloads.len() > 5, "{payloads:?}");
+    for payload in payloads {
+        let mut payload: Value = serde_json::from_str(payload).unwrap();
+        assert_eq!(payload["traceparent"], trace);
+        assert_valid(&schema, &payload);
+        for no_trace in ["", &trace.to_uppercase(), &trace.replace("00-", "01-"), &"0".repeat(55)] {
+            payload["traceparent"] = (*no_trace).into();
+            assert!(!schema.is_valid(&payload), "{payload}");
+        }
+    }
+}
+
 /// Everything that can be announced.
 fn cause_every_event(client: &mut Client) {
     templates::register(client, &templates::chain("two", &["a", "b"]));

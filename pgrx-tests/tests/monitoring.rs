@@ -94,6 +94,7 @@ const LIVE: &[&str] = &[
     "SELECT * FROM stepwise.open_tasks",
     "SELECT * FROM stepwise.queue_depths",
     "SELECT * FROM stepwise.failed_steps",
+    "SELECT * FROM stepwise.failed_tasks",
 ];
 /// What looks at the history since a time: beside it, at the summaries of the rest.
 const WINDOWS: &[&str] = &[
@@ -300,6 +301,7 @@ fn the_exporter_the_dashboard_and_the_alerts_agree_with_the_views() {
         ("backoff_steps", "in_backoff"),
         ("delayed_steps", "delayed"),
         ("signal_steps", "waiting_for_signal"),
+        ("operator_steps", "for_operator"),
         ("in_flight_steps", "in_flight"),
     ] {
         assert_eq!(of_queue(name), queue.get::<_, i64>(column), "{column}");
@@ -408,6 +410,12 @@ fn top_shows_queues_failures_and_why_a_task_does_not_move() {
     client.batch_execute("CREATE ROLE monitor LOGIN; SELECT stepwise.grant_access('monitor', 'reader')").unwrap();
     put_to_work(&mut client);
     let failed: i64 = one(&mut client, "SELECT min(task_id) FROM stepwise.failed_steps", &[]);
+    client
+        .batch_execute(
+            "SELECT stepwise.register_template('{\"namespace\": \"late\", \"name\": \"late\", \"timeout\": \"1 s\", \"steps\": [{\"name\": \"a\"}]}'); \
+             SELECT stepwise.create_task('late', run_at => stepwise.now() - interval '1 hour'); SELECT stepwise.tick()",
+        )
+        .unwrap();
     let screen = on_a_terminal(
         &database,
         &[
@@ -418,7 +426,15 @@ fn top_shows_queues_failures_and_why_a_task_does_not_move() {
             ("FAILED", 1, "q"),
         ],
     );
-    for shown in ["RUNNING", "FAILED", "other (paused)", "busy", "no further attempt", "\u{1b}[?1049l"] {
+    for shown in [
+        "RUNNING",
+        "FAILED",
+        "other (paused)",
+        "busy",
+        "no further attempt",
+        "timed out: 0 of 1 steps done",
+        "\u{1b}[?1049l",
+    ] {
         assert!(screen.contains(shown), "{shown} is not shown:\n{screen}");
     }
     assert!(!screen.contains("ERROR"), "{screen}");

@@ -133,3 +133,36 @@ fn of_a_long_history_the_page_lists_the_end() {
         (999, false, true)
     );
 }
+
+#[test]
+fn the_history_names_who_acted_and_how_long_a_backoff_is() {
+    use StepState::*;
+    let graph = Graph::from_parents(vec![vec![]]);
+    let by = |change: Change, worker: &str, actor: Option<&str>| Change {
+        worker: Some(worker.into()),
+        actor: actor.map(Into::into),
+        ..change
+    };
+    let history = vec![
+        by(change(2, 1, Pending, InProgress, 1), "w1", None),
+        by(change(3, 1, InProgress, Error, 1), "w1", None),
+        // Counts from the attempt: 3 s are over.
+        by(Change { backoff_seconds: Some(48), ..change(5, 1, Error, Error, 1) }, "w1", Some("ann")),
+        by(Change { backoff_seconds: Some(0), ..change(6, 1, Error, Error, 1) }, "w1", Some("bob")),
+    ];
+    let picture = picture(&graph, &["a".into()], &[Error], history);
+    let page = render(&picture, Format::Html).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("<tr><td>")).collect();
+    let ends: Vec<bool> = rows
+        .iter()
+        .zip([
+            "<td>w1</td><td></td></tr>",
+            "<td>w1</td><td></td></tr>",
+            "<td>ann</td><td></td></tr>",
+            "<td>bob</td><td></td></tr>",
+        ])
+        .map(|(row, end)| row.ends_with(end))
+        .collect();
+    assert_eq!(ends, [true; 4], "{rows:#?}");
+    assert!(rows[2].contains(">backoff of 45 s<") && rows[3].contains(">backoff ended<"), "{rows:#?}");
+}

@@ -11,6 +11,7 @@ fn value(function: &str, argument: &str, receipt: &str) -> String {
         "task_id" | "step_id" | "attempts" | "max" | "position" | "event_id" | "max_in_flight" => "1",
         "names" | "label_values" => "{a}",
         "since" => "2026-01-01",
+        "argument" => "since",
         "otherwise" => "1 hour",
         "first_task" => "1",
         "last_task" => "2",

@@ -216,8 +216,8 @@ BEGIN
             'stepwise.tasks, stepwise.transitions, stepwise.slots, stepwise.subscriptions, stepwise.task_transitions, '
             'stepwise.step_transitions, stepwise.step_readiness TO %I', role);
         EXECUTE format(
-            'GRANT SELECT ON stepwise.live_steps, stepwise.open_tasks, stepwise.queue_depths, stepwise.failed_steps '
-            'TO %I', role);
+            'GRANT SELECT ON stepwise.live_steps, stepwise.open_tasks, stepwise.queue_depths, stepwise.failed_steps, '
+            'stepwise.failed_tasks TO %I', role);
         -- How many ids were drawn, in all namespaces: the counters of metrics_prometheus.
         IF namespaces IS NULL THEN
             EXECUTE format(

@@ -23,6 +23,10 @@ SELECT s.task_id, s.step_id, n.name AS namespace, t.name AS template, t.version,
        s.visible_at, s.last_attempted_at, s.last_failure_at,
        CASE
            WHEN s.state = 'in_progress' THEN c.now - s.last_attempted_at
+           -- A pause that was asked for counts from the attempt, so it may have been over before the failure.
+           WHEN s.state = 'error' AND s.visible_at < s.last_failure_at
+               AND (s.backoff_request_seconds > 0 OR s.visible_at = s.last_attempted_at)
+               AND isfinite(s.last_failure_at) THEN c.now - s.last_failure_at
            WHEN isfinite(s.visible_at) THEN c.now - s.visible_at
        END AS age
 FROM stepwise.steps AS s
@@ -52,6 +56,7 @@ SELECT q.name AS queue, q.paused, q.max_in_flight,
        coalesce(l.in_backoff, 0) AS in_backoff,
        coalesce(w.waiting, 0) AS waiting,
        coalesce(l.waiting_for_signal, 0) AS waiting_for_signal,
+       coalesce(l.for_operator, 0) AS for_operator,
        coalesce(l.in_flight, 0) AS in_flight,
        coalesce(l.expired_leases, 0) AS expired_leases,
        l.oldest_ready_age, l.longest_in_flight
@@ -63,6 +68,7 @@ LEFT JOIN (
            count(*) FILTER (WHERE s.condition = 'delayed') AS delayed,
            count(*) FILTER (WHERE s.condition = 'backoff') AS in_backoff,
            count(*) FILTER (WHERE s.condition = 'waits_for_signal') AS waiting_for_signal,
+           count(*) FILTER (WHERE s.condition = 'never_by_worker') AS for_operator,
            count(*) FILTER (WHERE s.condition = 'in_flight') AS in_flight,
            count(*) FILTER (WHERE s.condition = 'lease_expired') AS expired_leases,
            max(s.age) FILTER (WHERE s.condition IN ('ready', 'retry_due')) AS oldest_ready_age,
@@ -96,3 +102,12 @@ JOIN stepwise.templates AS t ON t.template_id = k.template_id
 JOIN stepwise.namespaces AS n ON n.namespace_id = t.namespace_id
 JOIN stepwise.queues AS q ON q.queue_id = s.queue_id
 WHERE k.failed_steps > 0 AND k.state IN ('pending', 'in_progress', 'error');
+
+-- A task whose time was over has no failed step: what was open of it is cancelled.
+CREATE VIEW stepwise.failed_tasks WITH (security_invoker = true) AS
+SELECT k.task_id, n.name AS namespace, t.name AS template, t.version, k.timed_out, k.total_steps, k.completed_steps,
+       k.failed_steps, k.cancelled_steps, k.created_at, k.finished_at
+FROM stepwise.tasks AS k
+JOIN stepwise.templates AS t ON t.template_id = k.template_id
+JOIN stepwise.namespaces AS n ON n.namespace_id = t.namespace_id
+WHERE (k.failed_steps > 0 OR k.timed_out) AND k.state = 'error';

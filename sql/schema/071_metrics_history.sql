@@ -5,14 +5,15 @@
 -- LATERAL with OFFSET 0 looks each task up by its key: the cost follows the rows of the window whatever the planner
 -- expects.
 
-CREATE FUNCTION stepwise.window_start(since timestamptz, otherwise interval) RETURNS timestamptz
+CREATE FUNCTION stepwise.window_start(since timestamptz, otherwise interval, argument text DEFAULT 'since') RETURNS timestamptz
 LANGUAGE plpgsql STABLE PARALLEL SAFE
 SET search_path = pg_catalog, pg_temp
 AS $function$
 BEGIN
     IF NOT isfinite(since) THEN
         RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'time to begin at must be finite',
-            DETAIL = format('since is %s.', since);
+            DETAIL = format('%s is %s.', argument, since),
+            HINT = 'Pass NULL for the default, or a time such as stepwise.now() - interval ''1 day''.';
     END IF;
     RETURN coalesce(since, stepwise.now_sql() - otherwise);
 END

@@ -72,7 +72,7 @@ SET plan_cache_mode = force_custom_plan
 AS $function$
 #variable_conflict use_column
 DECLARE
-    begins CONSTANT timestamptz := stepwise.window_start(since_timestamp, '1 hour');
+    begins CONSTANT timestamptz := stepwise.window_start(since_timestamp, '1 hour', 'since_timestamp');
 BEGIN
     RETURN QUERY
     SELECT (SELECT count(*) FROM stepwise.open_tasks AS t WHERE t.state IN ('pending', 'in_progress')),
@@ -112,8 +112,12 @@ SET plan_cache_mode = force_custom_plan
 AS $function$
 #variable_conflict use_column
 DECLARE
-    begins CONSTANT timestamptz := stepwise.window_start(since_timestamp, '24 hours');
+    begins CONSTANT timestamptz := stepwise.window_start(since_timestamp, '24 hours', 'since_timestamp');
 BEGIN
+    IF limit_count < 0 THEN
+        RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'number of rows must not be negative',
+            DETAIL = format('limit_count is %s.', limit_count), HINT = 'Pass 0 or more; NULL is 10.';
+    END IF;
     RETURN QUERY
     SELECT k.task_id, t.name, n.name, t.version, round(extract(epoch FROM k.finished_at - k.created_at), 3),
            k.total_steps::bigint, k.completed_steps::bigint, k.failed_steps::bigint, k.created_at, k.finished_at,
@@ -144,8 +148,12 @@ SET plan_cache_mode = force_custom_plan
 AS $function$
 #variable_conflict use_column
 DECLARE
-    begins CONSTANT timestamptz := stepwise.window_start(since_timestamp, '24 hours');
+    begins CONSTANT timestamptz := stepwise.window_start(since_timestamp, '24 hours', 'since_timestamp');
 BEGIN
+    IF limit_count < 0 THEN
+        RAISE EXCEPTION USING ERRCODE = '22023', MESSAGE = 'number of rows must not be negative',
+            DETAIL = format('limit_count is %s.', limit_count), HINT = 'Pass 0 or more; NULL is 10.';
+    END IF;
     RETURN QUERY
     SELECT h.task_id, h.step_id, e.name, t.name, n.name, t.version, round(extract(epoch FROM h.at - h.claimed_at), 3),
            h.attempt, k.created_at, h.at, e.retryable, h.to_state

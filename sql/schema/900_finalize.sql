@@ -206,8 +206,9 @@ COMMENT ON VIEW stepwise.step_transitions IS 'History of steps, numbered per ste
 -- Insight: what costs what is in docs/monitoring.md.
 COMMENT ON VIEW stepwise.live_steps IS 'Steps that can move by themselves, with what each is at. condition: ready, retry_due (claimable now), delayed, backoff, waits_for_signal, in_flight, lease_expired, never_by_worker. age: since it could be claimed, while it is held since it was claimed; negative: until then; NULL: for ever. Costs what is live';
 COMMENT ON VIEW stepwise.open_tasks IS 'Tasks that have not ended, with their progress; waiting_steps: steps that wait for other steps. Costs what is live';
-COMMENT ON VIEW stepwise.queue_depths IS 'One row for each queue: how many steps are ready (retries_due of them failed before), delayed, in_backoff, waiting for other steps or for a signal, in flight, or held beyond their lease; max_in_flight 0: no limit. Costs what is live; "waiting" besides all steps of open tasks, unless the query leaves it out';
+COMMENT ON VIEW stepwise.queue_depths IS 'One row for each queue: how many steps are ready (retries_due of them failed before), delayed, in_backoff, waiting for other steps or for a signal, for_operator (no worker gets them), in flight, or held beyond their lease; max_in_flight 0: no limit. Costs what is live; "waiting" besides all steps of open tasks, unless the query leaves it out';
 COMMENT ON VIEW stepwise.failed_steps IS 'Steps that have failed for good, of tasks that reset_step or retry_task can take back to work. Costs the tasks that have failed';
+COMMENT ON VIEW stepwise.failed_tasks IS 'Tasks that have ended in error, by failed_steps or because their time was over (timed_out). Costs the tasks that have failed';
 COMMENT ON FUNCTION stepwise.get_step_durations IS
     'For each step of each template with claims or ends since then (NULL: an hour ago): how many, and percentiles of how long it waited for a worker (from ready to claimed) and how long it ran (from claimed to complete or error; ends of leases left out). Filters: NULL is any. Costs the history since then. Errors: 22023 for an infinite time';
 COMMENT ON FUNCTION stepwise.get_failures IS
@@ -221,9 +222,9 @@ COMMENT ON FUNCTION stepwise.get_system_health_counts IS
 COMMENT ON FUNCTION stepwise.get_analytics_metrics IS
     'One row about the time since then (NULL: an hour ago). task_throughput: tasks created; completion_count, error_count: of these, in that state now; completion_rate, error_rate: percent of them; system_health_score: completions of completions and errors, 0 to 1, 1 where there is none; avg_task_duration: seconds from creation to completion; step_throughput: steps completed; avg_step_duration: seconds from claim to completion. Errors: 22023 for an infinite time';
 COMMENT ON FUNCTION stepwise.get_slowest_tasks IS
-    'Tasks that ended in complete or error since then (NULL: 24 hours ago), the longest from creation to end first. Filters: NULL is any. Errors: 22023 for an infinite time, 2201W for a negative limit';
+    'Tasks that ended in complete or error since then (NULL: 24 hours ago), the longest from creation to end first. Filters: NULL is any. Errors: 22023 for an infinite time or a negative limit';
 COMMENT ON FUNCTION stepwise.get_slowest_steps IS
-    'Steps that completed since then (NULL: 24 hours ago), the longest from the last claim to its end first. Filters: NULL is any. Errors: 22023 for an infinite time, 2201W for a negative limit';
+    'Steps that completed since then (NULL: 24 hours ago), the longest from the last claim to its end first. Filters: NULL is any. Errors: 22023 for an infinite time or a negative limit';
 COMMENT ON FUNCTION stepwise.metrics_prometheus IS
     'The state of queues, tasks and workers, and of the last minute, in the text exposition format of Prometheus. Costs what is live or has failed, and the history of a minute';
 COMMENT ON FUNCTION stepwise.prometheus_samples IS
@@ -233,7 +234,7 @@ COMMENT ON FUNCTION stepwise.count_drawn IS
 COMMENT ON FUNCTION stepwise.prometheus_labels IS
     'Labels of a sample, escaped; a NULL value leaves its label out';
 COMMENT ON FUNCTION stepwise.window_start IS
-    'since, or where it is NULL, so long before now. Errors: 22023 for an infinite time';
+    'since, or where it is NULL, so long before now; argument: what an error calls it. Errors: 22023 for an infinite time';
 
 COMMENT ON VIEW stepwise.access_matrix IS 'Which level of grant_access may execute which function; ''owner'': nobody but the owner';
 

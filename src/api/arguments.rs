@@ -80,6 +80,11 @@ pub fn short_text(name: &'static str, most: usize, text: String) -> Result<Strin
     if (1..=most).contains(&length) { Ok(text) } else { Err(ArgumentError::TextLength { name, length, most }) }
 }
 
+/// A name that people are to find again: as in a template not blank.
+pub fn name_text(name: &'static str, text: String) -> Result<String, ArgumentError> {
+    if text.trim().is_empty() { Err(ArgumentError::Blank(name, text)) } else { short_text(name, MAX_NAME_CHARS, text) }
+}
+
 /// The longest reason, in characters.
 const MAX_REASON_CHARS: usize = 1000;
 

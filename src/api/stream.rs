@@ -1,7 +1,6 @@
 //! Events as a durable stream: subscriptions, reading, acknowledging. See docs/events.md.
-use super::arguments::short_text;
+use super::arguments::name_text;
 use crate::engine::access::Level;
-use crate::engine::template::MAX_NAME_CHARS;
 use crate::pg::error::{ArgumentError, Outcome, finish, required};
 use crate::pg::jsonb::Jsonb;
 use crate::pg::rows::{Rows, RowsReturned, argument, return_rows};
@@ -14,7 +13,7 @@ use pgrx::pg_sys;
 use pgrx::prelude::*;
 
 fn create(name: Option<String>, filter: Option<Jsonb>, start_from: Option<String>) -> Outcome<i64> {
-    let name = short_text("name", MAX_NAME_CHARS, required("name", name)?)?;
+    let name = name_text("name", required("name", name)?)?;
     subscriptions::create(&name, filter, &required("start_from", start_from)?)
 }
 

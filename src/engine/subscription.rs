@@ -10,18 +10,21 @@ use super::template::MAX_NAME_CHARS;
 
 const KEYS: [&str; 4] = ["event", "namespace", "template", "queue"];
 
+/// Of a filter that is none, as many characters are quoted.
+const MOST_SHOWN: usize = 100;
+
 /// The most names of one key.
 const MAX_NAMES: usize = 1000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SubscriptionError {
     #[error("filter of a subscription is not an object")]
-    NotAnObject,
-    #[error("unknown key in filter of a subscription: \"{0}\"")]
+    NotAnObject { value: String },
+    #[error("unknown key in filter of a subscription")]
     UnknownKey(String),
     #[error("invalid value in filter of a subscription")]
     BadValue { key: &'static str, problem: &'static str },
-    #[error("unknown event in filter of a subscription: \"{0}\"")]
+    #[error("unknown event in filter of a subscription")]
     UnknownEvent(String),
     #[error("invalid start of a subscription")]
     BadStart { value: String, last_event: i64 },
@@ -30,17 +33,19 @@ pub enum SubscriptionError {
 impl SubscriptionError {
     pub fn detail(&self) -> Option<String> {
         Some(match self {
+            Self::NotAnObject { value } => format!("The filter is {value}."),
+            Self::UnknownKey(key) => format!("The key is \"{key}\"."),
+            Self::UnknownEvent(event) => format!("The event is \"{event}\"."),
             Self::BadValue { key, problem } => format!("{key}: {problem}."),
             Self::BadStart { value, last_event } => {
                 format!("The value is \"{value}\"; the last event is {last_event}.")
             }
-            _ => return None,
         })
     }
 
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::NotAnObject | Self::UnknownKey(_) => format!("Keys known there: {}.", KEYS.join(", ")),
+            Self::NotAnObject { .. } | Self::UnknownKey(_) => format!("Keys known there: {}.", KEYS.join(", ")),
             Self::BadValue { .. } => "Pass a text or an array of texts.".into(),
             Self::UnknownEvent(_) => {
                 format!("The events are task.*, step.*, {}, {}.", TASK_EVENTS.join(", "), STEP_EVENTS.join(", "))
@@ -71,7 +76,7 @@ pub struct Origin<'a> {
 impl Filter {
     pub fn parse(json: &str) -> Result<Self, SubscriptionError> {
         let Ok(Value::Object(mut object)) = serde_json::from_str(json) else {
-            return Err(SubscriptionError::NotAnObject);
+            return Err(Self::not_an_object(json));
         };
         if let Some(unknown) = object.keys().find(|key| !KEYS.contains(&key.as_str())) {
             return Err(SubscriptionError::UnknownKey(unknown.clone()));
@@ -94,10 +99,14 @@ impl Filter {
         }
     }
 
+    fn not_an_object(json: &str) -> SubscriptionError {
+        SubscriptionError::NotAnObject { value: json.chars().take(MOST_SHOWN).collect() }
+    }
+
     /// The text of a filter, with these namespaces where it names none.
     pub fn narrowed(json: Option<&str>, namespaces: &[String]) -> Result<String, SubscriptionError> {
         let Ok(Value::Object(mut object)) = serde_json::from_str(json.unwrap_or("{}")) else {
-            return Err(SubscriptionError::NotAnObject);
+            return Err(Self::not_an_object(json.unwrap_or_default()));
         };
         object.entry("namespace").or_insert_with(|| namespaces.into());
         Ok(Value::Object(object).to_string())
@@ -185,7 +194,7 @@ mod tests {
     fn what_is_not_understood_is_refused() {
         use SubscriptionError::*;
         for (json, error) in [
-            ("[]", NotAnObject),
+            ("[]", NotAnObject { value: "[]".into() }),
             (r#"{"events": "step.*"}"#, UnknownKey("events".into())),
             (r#"{"event": "step"}"#, UnknownEvent("step".into())),
             (r#"{"event": "*"}"#, UnknownEvent("*".into())),

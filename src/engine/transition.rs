@@ -126,8 +126,13 @@ fn claim(
 fn fail(old: &StepRow, asked: &StepRow, rule: &StepRule, key: StepKey, now: Timestamp) -> StepRow {
     let failed_at = asked.last_failure_at.filter(|_| asked.last_failure_at != old.last_failure_at).unwrap_or(now);
     let waits = asked.remaining_parents > 0;
+    // Taken from its worker without another pause: due since the lease was over, not since the attempt began.
+    let lost = old.state == StepState::InProgress && asked.claim_token.is_none();
+    let lease_end = old.visible_at.filter(|&end| lost && asked.backoff_request_seconds == Some(0) && end <= now);
     let visible_at = if waits || failed_for_good(StepState::Error, asked.attempts, asked.retryable, rule) {
         None
+    } else if lease_end.is_some() {
+        lease_end
     } else if let Some(seconds) = asked.backoff_request_seconds {
         Some(asked.last_attempted_at.unwrap_or(failed_at).plus(Span::from_secs(i64::from(seconds))))
     } else {
@@ -239,6 +244,24 @@ mod tests {
         let running = StepRow { last_attempted_at: Some(Timestamp(0)), ..to(StepState::InProgress, ROW) };
         let asked = StepRow { state: StepState::Error, backoff_request_seconds: Some(100), ..running };
         assert_eq!(change(&running, &asked).unwrap().visible_at, Some(Timestamp(0).plus(Span::from_secs(100))));
+    }
+
+    #[test]
+    fn a_lost_lease_is_due_since_its_end() {
+        let end = Some(Timestamp(NOW.0 - 60_000_000));
+        let running =
+            StepRow { visible_at: end, last_attempted_at: Some(Timestamp(0)), ..to(StepState::InProgress, ROW) };
+        let asked = StepRow { state: StepState::Error, claim_token: None, backoff_request_seconds: Some(0), ..running };
+        let lost = change(&running, &asked).unwrap();
+        assert_eq!((lost.visible_at, claimable_since(&lost)), (end, end));
+        // A report, a lease that is not over, the last attempt.
+        let reported = StepRow { claim_token: running.claim_token, ..asked };
+        assert_eq!(change(&running, &reported).unwrap().visible_at, Some(Timestamp(0)));
+        let held = StepRow { visible_at: Some(Timestamp(NOW.0 + 1)), ..running };
+        let taken = StepRow { visible_at: held.visible_at, ..asked };
+        assert_eq!(change(&held, &taken).unwrap().visible_at, Some(Timestamp(0)));
+        let last = StepRow { attempts: 3, ..running };
+        assert_eq!(change(&last, &StepRow { attempts: 3, ..asked }).unwrap().visible_at, None);
     }
 
     #[test]

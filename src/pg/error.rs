@@ -69,6 +69,8 @@ pub enum ArgumentError {
     OutOfRange { name: &'static str, value: String, expected: &'static str },
     #[error("argument \"{name}\" is empty or too long")]
     TextLength { name: &'static str, length: usize, most: usize },
+    #[error("argument \"{0}\" is blank")]
+    Blank(&'static str, String),
     #[error("arguments \"{0}\" and \"{1}\" must have the same length")]
     LengthsDiffer(&'static str, &'static str, usize, usize),
     #[error("argument \"traceparent\" is malformed")]
@@ -79,14 +81,17 @@ impl Explain for ArgumentError {
     fn sqlstate(&self) -> PgSqlErrorCode {
         match self {
             Self::Null(_) | Self::NullElement(_) => PgSqlErrorCode::ERRCODE_NULL_VALUE_NOT_ALLOWED,
-            Self::OutOfRange { .. } | Self::TextLength { .. } | Self::LengthsDiffer(..) | Self::Traceparent { .. } => {
-                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE
-            }
+            Self::OutOfRange { .. }
+            | Self::TextLength { .. }
+            | Self::Blank(..)
+            | Self::LengthsDiffer(..)
+            | Self::Traceparent { .. } => PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
         }
     }
     fn detail(&self) -> Option<String> {
         match self {
             Self::OutOfRange { value, .. } => Some(format!("The value is {value}.")),
+            Self::Blank(_, text) => Some(format!("The value is \"{text}\".")),
             Self::TextLength { length, .. } => Some(format!("It has {length} characters.")),
             Self::LengthsDiffer(first, second, a, b) => {
                 Some(format!("\"{first}\" has {a} elements, \"{second}\" has {b}."))
@@ -98,6 +103,7 @@ impl Explain for ArgumentError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::OutOfRange { expected, .. } => Some(format!("Pass {expected}.")),
+            Self::Blank(..) => Some("Pass a name with a character that is no blank.".into()),
             Self::TextLength { most, .. } => Some(format!("Pass 1 to {most} characters.")),
             Self::Traceparent { .. } => Some("Pass the header of W3C Trace Context as it came, or NULL.".into()),
             _ => None,

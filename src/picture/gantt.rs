@@ -4,7 +4,7 @@
 use super::model::{Change, Picture};
 use crate::engine::rule::StepRule;
 use crate::engine::state::StepState;
-use crate::engine::time::{Span, Timestamp};
+use crate::engine::time::Timestamp;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -100,7 +100,7 @@ impl Walk {
         let at = change.at;
         if change.sets_backoff() {
             self.close(at, change.to);
-            self.open = Some(Open::Backoff { from: at, until: self.explicit(change).unwrap_or(at) });
+            self.open = Some(Open::Backoff { from: at, until: change.backoff_end(self.claimed).unwrap_or(at) });
             return;
         }
         self.close(at, change.to);
@@ -120,14 +120,9 @@ impl Walk {
         let attempt = change.attempt.unwrap_or(0);
         let again = attempt < self.rule.retry_limit && self.rule.retryable && change.retryable != Some(false);
         let usual = || change.at.plus(self.rule.backoff.after(attempt, self.task_id, self.step_id));
-        let until = if change.lease_expired { change.at } else { self.explicit(change).unwrap_or_else(usual) };
+        let until =
+            if change.lease_expired { change.at } else { change.backoff_end(self.claimed).unwrap_or_else(usual) };
         again.then_some(Open::Backoff { from: change.at, until })
-    }
-
-    /// Explicit backoffs count from the start of the last attempt.
-    fn explicit(&self, change: &Change) -> Option<Timestamp> {
-        let seconds = i64::from(change.backoff_seconds?);
-        Some(self.claimed.unwrap_or(change.at).plus(Span::from_secs(seconds)))
     }
 
     fn close(&mut self, at: Timestamp, to: StepState) {

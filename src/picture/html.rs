@@ -8,6 +8,7 @@ use super::model::{Change, Picture, Task, positive};
 use super::svg::{self, words};
 use crate::engine::state::StepState;
 use crate::engine::time::{Span, Timestamp, rfc3339};
+use std::collections::HashMap;
 use std::fmt::Write;
 
 /// Rows of the table; of more, the last.
@@ -76,12 +77,13 @@ fn header(out: &mut String, picture: &Picture) {
     let _ = write!(
         out,
         "<header>\n<p class=\"over\">Task {}</p>\n<h1>{}</h1>\n\
-         <p class=\"facts\"><span class=\"state is-{state}\">{} {}</span> <span>{} of {} steps done</span> \
+         <p class=\"facts\"><span class=\"state is-{state}\">{} {}</span> {}<span>{} of {} steps done</span> \
          <span>created <time>{}</time></span> <span>{} {}</span></p>\n",
         task.task_id,
         xml(&picture.label),
         look(state).symbol,
         words(state),
+        if task.timed_out { "<span>timed out</span> " } else { "" },
         picture.settled(),
         picture.steps.len(),
         moment(task.created_at),
@@ -212,12 +214,20 @@ fn history(out: &mut String, picture: &Picture, task: &Task) {
         "<table class=\"history\">\n<thead><tr><th>After</th><th>Step</th><th>Change</th><th>Attempt</th><th>By</th>\
          <th>Why</th></tr></thead>\n<tbody>\n",
     );
-    for change in &task.history[left_out..] {
+    let mut claimed = HashMap::new();
+    for (nth, change) in task.history.iter().enumerate() {
+        if change.to == StepState::InProgress {
+            claimed.insert(change.step_id, change.at);
+        }
+        if nth < left_out {
+            continue;
+        }
         let subject = match change.step_id {
             Some(step_id) => xml(picture.name(step_id)),
             None => "<em>task</em>".to_owned(),
         };
-        let by = change.worker.as_deref().or(change.actor.as_deref()).unwrap_or("");
+        // Of what an operator does, the row keeps the worker of the last attempt.
+        let by = change.actor.as_deref().or(change.worker.as_deref()).unwrap_or("");
         let attempt =
             change.attempt.filter(|attempt| *attempt > 0).map_or_else(String::new, |number| number.to_string());
         let _ = writeln!(
@@ -225,7 +235,7 @@ fn history(out: &mut String, picture: &Picture, task: &Task) {
             "<tr><td><time title=\"{}\">{}</time></td><th scope=\"row\">{subject}</th><td>{}</td><td>{attempt}</td><td>{}</td><td>{}</td></tr>",
             moment(change.at),
             duration(positive(change.at.since(task.created_at))),
-            states(change),
+            states(change, claimed.get(&change.step_id).copied()),
             xml(by),
             xml(&change.note),
         );
@@ -233,10 +243,18 @@ fn history(out: &mut String, picture: &Picture, task: &Task) {
     out.push_str("</tbody>\n</table>\n</section>\n");
 }
 
-fn states(change: &Change) -> String {
+/// `claimed`: when the step's last attempt began.
+fn states(change: &Change, claimed: Option<Timestamp>) -> String {
     let to = format!("<span class=\"state is-{}\">{} {}</span>", change.to, look(change.to).symbol, words(change.to));
     match change.from {
-        Some(_) if change.sets_backoff() => format!("{to} <span class=\"from\">backoff set</span>"),
+        Some(_) if change.sets_backoff() => {
+            let rest = change.backoff_end(claimed).map(|end| positive(end.since(change.at)));
+            let backoff = match rest.filter(|rest| rest.0 > 0) {
+                Some(rest) => format!("backoff of {}", duration(rest)),
+                None => "backoff ended".to_owned(),
+            };
+            format!("{to} <span class=\"from\">{backoff}</span>")
+        }
         Some(from) => format!("<span class=\"from\">{} →</span> {to}", words(from)),
         None => format!("<span class=\"from\">created →</span> {to}"),
     }

@@ -3,6 +3,7 @@
 use crate::engine::time::Span;
 use quick_xml::escape::escape;
 use std::borrow::Cow;
+use unicode_general_category::{GeneralCategory, get_general_category};
 use unicode_width::UnicodeWidthChar;
 
 /// The text without what XML forbids, what breaks a line, and what turns the direction of the text around it: each such
@@ -24,7 +25,22 @@ fn visible(c: char) -> char {
         '\u{feff}' | '\u{fff9}'..='\u{fffb}' => char::REPLACEMENT_CHARACTER,
         // No characters: the last two of each plane, and a block.
         _ if c as u32 & 0xfffe == 0xfffe || matches!(c, '\u{fdd0}'..='\u{fdef}') => char::REPLACEMENT_CHARACTER,
+        _ if c > '\x7f' && takes_no_room(c) => char::REPLACEMENT_CHARACTER,
         _ => c,
+    }
+}
+
+/// Whether nothing at all is seen of a character: names that differ in it alone would look the same. Marks are seen on
+/// what they stand on; joiners and what chooses a variant are how scripts and emoji are written.
+fn takes_no_room(c: char) -> bool {
+    match c {
+        '\u{200c}' | '\u{200d}' => false,
+        // Letters of Hangul that stand for none; other letters without a width are parts of a syllable.
+        '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' => true,
+        _ => {
+            let unseen = || matches!(get_general_category(c), GeneralCategory::Format | GeneralCategory::Unassigned);
+            c.width() == Some(0) && unseen()
+        }
     }
 }
 
@@ -136,6 +152,22 @@ mod tests {
     #[test]
     fn nothing_invisible_stays() {
         assert_eq!(shown("a\nb\u{7f}\u{202e}c\u{ffff}"), "a␊b␡\u{fffd}c\u{fffd}");
+        let unseen = "\u{ad}\u{200b}\u{2060}\u{2064}\u{180e}\u{115f}\u{1160}\u{3164}\u{ffa0}\u{1d173}\u{e0001}\u{e0041}\u{e007f}\u{e0000}";
+        for c in unseen.chars() {
+            assert_eq!(shown(&format!("a{c}b")), "a\u{fffd}b", "{}", c.escape_unicode());
+        }
+        // Scripts, syllables, flags and families.
+        for kept in [
+            "می\u{200c}خواهم",
+            "क्\u{200d}ष",
+            "\u{1112}\u{1161}\u{11ab}",
+            "👩\u{200d}🚀",
+            "❤\u{fe0f}",
+            "e\u{301}",
+            "\u{600}1",
+        ] {
+            assert_eq!(shown(kept), kept);
+        }
         assert_eq!(xml("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&apos;");
     }
 }

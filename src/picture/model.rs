@@ -42,6 +42,8 @@ pub struct Task {
     pub state: TaskState,
     pub created_at: Timestamp,
     pub finished_at: Option<Timestamp>,
+    /// It ended because its time was over.
+    pub timed_out: bool,
     /// The moment that is drawn.
     pub now: Timestamp,
     /// By event_id. Only `html` needs it; empty in the other formats.
@@ -75,6 +77,12 @@ impl Change {
     /// Nothing but the backoff has changed.
     pub fn sets_backoff(&self) -> bool {
         self.from == Some(self.to)
+    }
+
+    /// When the explicit backoff ends: it counts from the start of the last attempt.
+    pub fn backoff_end(&self, claimed: Option<Timestamp>) -> Option<Timestamp> {
+        let seconds = i64::from(self.backoff_seconds?);
+        Some(claimed.unwrap_or(self.at).plus(Span::from_secs(seconds)))
     }
 }
 
@@ -140,6 +148,12 @@ impl Picture<'_> {
         Some(positive(ended?.since(row.last_attempted_at?)))
     }
 
+    /// Whether nobody holds the step any more: its lease has ended, which nobody has noticed yet.
+    pub fn is_abandoned(&self, step: &Step) -> bool {
+        let (Some(row), Some(task)) = (&step.row, &self.task) else { return false };
+        row.state == StepState::InProgress && row.visible_at.is_some_and(|until| until <= task.now)
+    }
+
     /// What a step waits for, or what comes next; empty where its state says all.
     pub fn outlook(&self, step_id: i32) -> String {
         let Some((step, task)) = self.step(step_id).zip(self.task.as_ref()) else { return String::new() };
@@ -184,7 +198,10 @@ impl Picture<'_> {
         let steps = self.steps.len();
         let plural = if steps == 1 { "step" } else { "steps" };
         match &self.task {
-            Some(task) => format!("{}, {} of {steps} {plural} done", task.state, self.settled()),
+            Some(task) => {
+                let why = if task.timed_out { " (timed out)" } else { "" };
+                format!("{}{why}, {} of {steps} {plural} done", task.state, self.settled())
+            }
             None => {
                 let levels = self.graph.step_ids().map(|id| self.graph.level(id) + 1).max().unwrap_or(0);
                 format!("{steps} {plural} on {levels} {}", if levels == 1 { "level" } else { "levels" })

@@ -78,6 +78,7 @@ fn fact(picture: &Picture, step: &Step, step_id: i32) -> String {
         // Whom it waits for is what the edges show.
         StepState::Pending if row.visible_at.is_none() => String::new(),
         StepState::Pending | StepState::Error => outlook(),
+        StepState::InProgress if picture.is_abandoned(step) => outlook(),
         _ => picture.ran(step).map(duration).unwrap_or_default(),
     });
     parts.retain(|part| !part.is_empty());

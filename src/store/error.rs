@@ -167,7 +167,9 @@ impl Explain for StoreError {
                 "Templates never change: register the new content under a new version.".into()
             }
             Self::RegistrationRace { .. } | Self::IdentityNotVisible { .. } => "Retry the transaction.".into(),
-            Self::TaskNotFound { .. } => return None,
+            Self::TaskNotFound { .. } => {
+                "Look for it in stepwise.tasks: finished tasks are gone once stepwise.purge_tasks has removed them.".into()
+            }
             Self::HandlerUnqualified { .. } => "Write \"schema.function\".".into(),
             Self::HandlerNotFound { .. } | Self::HandlerSignature { .. } => {
                 "A handler takes a stepwise.step_context and returns jsonb.".into()

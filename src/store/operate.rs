@@ -210,7 +210,6 @@ fn backoff(task: &Task, task_id: i64, step_id: i32, row: &Row, seconds: i32, now
         at: now,
         ready_at: None,
         claimed_at: None,
-        follows_lost_lease: false,
     }
 }
 

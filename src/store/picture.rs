@@ -11,8 +11,9 @@ use crate::picture::Format;
 use crate::picture::model::{Change, Picture, Row, Step, Task, text};
 use std::rc::Rc;
 
-static TASK: Statement =
-    Statement::read("SELECT template_id, state, created_at, finished_at FROM stepwise.tasks WHERE task_id = $1");
+static TASK: Statement = Statement::read(
+    "SELECT template_id, state, created_at, finished_at, timed_out FROM stepwise.tasks WHERE task_id = $1",
+);
 static STEPS: Statement = Statement::read(
     "SELECT s.step_id, s.state, s.attempts, s.worker, s.visible_at, s.last_attempted_at, s.last_failure_at, \
          s.finished_at, q.paused \
@@ -56,7 +57,9 @@ pub fn of_task(task_id: i64, format: Format) -> Result<Drawn, StoreError> {
         history.truncate(MOST_CHANGES);
         let state = TaskState::parse(&row.want::<String>(2)).unwrap_or(TaskState::Pending);
         let (created_at, finished_at) = (row.want(3), row.get::<Timestamp>(4));
-        let task = Task { task_id, state, created_at, finished_at, now: time::now(), history, history_is_cut };
+        let timed_out = state == TaskState::Error && row.want(5);
+        let now = time::now();
+        let task = Task { task_id, state, created_at, finished_at, timed_out, now, history, history_is_cut };
         Ok(Drawn { template, steps, task: Some(task) })
     })
 }

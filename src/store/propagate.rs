@@ -54,13 +54,6 @@ static COUNT_ON_TASKS: PerRow = per_row!(
 );
 static STATES: Statement =
     Statement::write("SELECT step_id, state FROM stepwise.steps WHERE task_id = $1 ORDER BY step_id");
-// The end of the lease that the last attempt was lost with.
-static LEASE_ENDS: Statement = Statement::write(
-    "SELECT i.task_id, i.step_id, (SELECT h.ready_at FROM stepwise.transitions h \
-         WHERE h.task_id = i.task_id AND h.step_id = i.step_id AND h.to_state = 'error' \
-         ORDER BY h.event_id DESC LIMIT 1) \
-     FROM unnest($1, $2) AS i (task_id, step_id)",
-);
 static LOCK_STEPS: Statement = Statement::write(
     "SELECT 1 FROM unnest($1, $2) AS i (task_id, step_id) \
      CROSS JOIN LATERAL (SELECT 1 FROM stepwise.steps s \
@@ -118,7 +111,6 @@ pub fn propagate(changes: Vec<StepChange>) {
     let mut tasks: BTreeMap<i64, Delta> = BTreeMap::new();
     let mut ready: BTreeSet<i64> = BTreeSet::new();
     spi::session(|spi| {
-        date_from_lease_ends(spi, &mut wave);
         while !wave.is_empty() {
             for change in &wave {
                 tasks.entry(change.task_id).or_default().add(change);
@@ -139,24 +131,6 @@ pub fn propagate(changes: Vec<StepChange>) {
         count_on_tasks(spi, tasks, cause);
     });
     events::announce_ready(ready.into_iter());
-}
-
-/// Steps whose last attempts were lost could be claimed again from the end of the lease, not from when that was noticed.
-fn date_from_lease_ends(spi: &Session, wave: &mut [StepChange]) {
-    if !wave.iter().any(|change| change.follows_lost_lease) {
-        return;
-    }
-    let keys = || wave.iter().filter(|change| change.follows_lost_lease);
-    let task_ids: Vec<i64> = keys().map(|change| change.task_id).collect();
-    let step_ids: Vec<i32> = keys().map(|change| change.step_id).collect();
-    let rows = LEASE_ENDS.run(spi, &[array(&task_ids), array(&step_ids)]);
-    let ends: HashMap<Key, Timestamp> =
-        rows.iter().filter_map(|row| row.get::<Timestamp>(3).map(|end| ((row.want(1), row.want(2)), end))).collect();
-    for change in wave {
-        if let Some(&end) = ends.get(&(change.task_id, change.step_id)).filter(|_| change.follows_lost_lease) {
-            change.ready_at = Some(end);
-        }
-    }
 }
 
 /// What history keeps of a change beside its states, as a JSON object: why it was made, the step that took this one with

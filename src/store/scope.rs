@@ -41,8 +41,6 @@ pub struct StepChange {
     pub ready_at: Option<Timestamp>,
     /// Of the end of an attempt: when it was claimed.
     pub claimed_at: Option<Timestamp>,
-    /// Of a claim: perhaps the last attempt was lost with its lease, whose end only history keeps.
-    pub follows_lost_lease: bool,
 }
 
 impl StepChange {

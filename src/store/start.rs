@@ -313,7 +313,6 @@ fn record(
                 at: now,
                 ready_at: None,
                 claimed_at: None,
-                follows_lost_lease: false,
             })
             .collect();
         history::record_steps(spi, &changes, &cause, |_| Some(String::from("{\"bypassed\": true}")));

@@ -137,10 +137,6 @@ fn change(old: &SlotRow, new: &SlotRow, from: StepState, to: StepState, now: Tim
         at,
         ready_at: ready_at(old, from, to, at),
         claimed_at: claimed_at(old, from, to),
-        // As an expired lease leaves it.
-        follows_lost_lease: from == StepState::Error
-            && to == StepState::InProgress
-            && old.get::<i32>(column::BACKOFF_REQUEST_SECONDS) == Some(0),
     })
 }
 

@@ -36,6 +36,7 @@ pub fn picture<'a>(graph: &'a Graph, names: &[String], states: &[StepState], his
         state: TaskState::InProgress,
         created_at: seconds(0),
         finished_at: None,
+        timed_out: false,
         now: seconds(10),
         history,
         history_is_cut: false,

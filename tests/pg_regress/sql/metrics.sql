@@ -11,7 +11,7 @@ SELECT h.task_id AS task, e.name AS step, h.from_state, h.to_state, h.attempt AS
 FROM stepwise.transitions h JOIN stepwise.tasks k USING (task_id) JOIN stepwise.template_steps e ON e.template_id = k.template_id AND e.step_id = h.step_id
 ORDER BY h.event_id;
 CREATE VIEW test.depths AS
-SELECT queue, paused, ready, retries_due AS due, delayed, in_backoff AS backoff, waiting, waiting_for_signal AS signal, in_flight, expired_leases AS expired,
+SELECT queue, paused, ready, retries_due AS due, delayed, in_backoff AS backoff, waiting, waiting_for_signal AS signal, for_operator AS operator, in_flight, expired_leases AS expired,
        test.seconds(oldest_ready_age) AS oldest, test.seconds(longest_in_flight) AS longest
 FROM stepwise.queue_depths ORDER BY queue;
 \set ECHO all
@@ -21,6 +21,7 @@ SELECT * FROM stepwise.live_steps;
 SELECT * FROM stepwise.open_tasks;
 SELECT * FROM stepwise.queue_depths;
 SELECT * FROM stepwise.failed_steps;
+SELECT * FROM stepwise.failed_tasks;
 SELECT * FROM stepwise.get_step_durations();
 SELECT * FROM stepwise.get_failures();
 SELECT * FROM stepwise.get_workers();
@@ -46,10 +47,12 @@ SELECT step_name FROM test.claim();
 SELECT test.later('4 s');
 SELECT stepwise.fail_step(test.receipt('a'), retry_after => '1 s');
 SELECT test.later('2 s');
+SELECT condition, test.seconds(age) AS age, test.seconds(oldest_ready_age) AS oldest FROM stepwise.live_steps JOIN stepwise.queue_depths USING (queue);
 SELECT step_name FROM test.claim(lease => '10 s');
--- The lease ends after 10 s; 6 s later tick notices, and 1 s later somebody comes.
+-- The lease ends after 10 s; 6 s later tick notices, and 1 s later somebody comes. It has waited since the lease was over.
 SELECT test.later('16 s');
 SELECT expired_leases FROM stepwise.tick();
+SELECT condition, test.seconds(age) AS age, test.seconds(oldest_ready_age) AS oldest FROM stepwise.live_steps JOIN stepwise.queue_depths USING (queue);
 SELECT test.later('1 s');
 SELECT step_name FROM test.claim(lease => '10 s');
 -- The same, noticed by the claim itself.
@@ -142,6 +145,16 @@ SELECT test.later('1 min');
 SELECT ended_tasks FROM stepwise.tick();
 SELECT task_id, state, failed, cancelled FROM test.tasks;
 SELECT * FROM test.counted;
+-- What has timed out has no failed step, is not retried, and is closed by hand: then it wants nobody any more.
+SELECT task_id, namespace, template, version, timed_out, total_steps, completed_steps, failed_steps, cancelled_steps, finished_at <= stepwise.now() AS finished FROM stepwise.failed_tasks ORDER BY task_id;
+SELECT stepwise.retry_task(task_id), stepwise.cancel_task(task_id), (SELECT state FROM stepwise.tasks k WHERE k.task_id = t.task_id) FROM stepwise.failed_tasks t WHERE timed_out;
+SELECT split_part(stepwise.render_task(task_id), ',', 1) AS picture FROM stepwise.failed_tasks WHERE timed_out;
+BEGIN;
+UPDATE stepwise.tasks SET state = 'resolved_manually' WHERE timed_out AND state = 'error';
+SELECT task_id, timed_out FROM stepwise.failed_tasks ORDER BY task_id;
+SELECT value FROM stepwise.prometheus_samples() WHERE family = 'stepwise_tasks' AND labels ~ 'namespace="o".*state="error"';
+SELECT * FROM stepwise.verify();
+ROLLBACK;
 SELECT active_tasks_count, total_namespaces_count, unique_task_types_count, system_health_score, task_throughput, completion_count, error_count,
        completion_rate, error_rate, step_throughput FROM stepwise.get_analytics_metrics() \gx
 -- From now on: what was created since.
@@ -175,7 +188,7 @@ SELECT count(*) AS samples, count(DISTINCT (family, labels)) AS series, count(*)
 SELECT r.* FROM (VALUES ('SELECT * FROM stepwise.get_step_durations(''infinity'')'), ('SELECT * FROM stepwise.get_throughput(''-infinity'')'),
     ('SELECT * FROM stepwise.get_workers(''-infinity'')'), ('SELECT * FROM stepwise.get_failures(''infinity'')'),
     ('SELECT * FROM stepwise.get_analytics_metrics(''infinity'')'), ('SELECT * FROM stepwise.get_slowest_tasks(''infinity'')'),
-    ('SELECT * FROM stepwise.get_slowest_steps(limit_count => -1)')) AS v (statement), LATERAL test.refused(statement) r;
+    ('SELECT * FROM stepwise.get_slowest_steps(limit_count => -1)'), ('SELECT * FROM stepwise.get_slowest_tasks(limit_count => -2147483648)')) AS v (statement), LATERAL test.refused(statement) r;
 
 -- A reader sees all of it, and no other.
 SET client_min_messages = warning; DROP ROLE IF EXISTS regress_reader; RESET client_min_messages;
@@ -183,7 +196,7 @@ CREATE ROLE regress_reader;
 SELECT stepwise.grant_access('regress_reader', 'reader');
 SET ROLE regress_reader;
 SELECT (SELECT count(*) FROM stepwise.live_steps) > 0 AS live, (SELECT count(*) FROM stepwise.open_tasks) > 0 AS open, (SELECT count(*) FROM stepwise.queue_depths) AS queues,
-       (SELECT count(*) FROM stepwise.failed_steps) AS failed, length(stepwise.metrics_prometheus()) > 1000 AS text;
+       (SELECT count(*) FROM stepwise.failed_steps) AS failed, (SELECT count(*) FROM stepwise.failed_tasks) AS failed_tasks, length(stepwise.metrics_prometheus()) > 1000 AS text;
 SELECT (SELECT count(*) FROM stepwise.get_step_durations()) > 0 AS durations, (SELECT count(*) FROM stepwise.get_workers()) > 0 AS workers,
        (SELECT total_tasks FROM stepwise.get_system_health_counts()) > 0 AS health, (SELECT task_throughput FROM stepwise.get_analytics_metrics()) > 0 AS analytics;
 RESET ROLE;

@@ -47,7 +47,7 @@ WHERE p.pronamespace = 'stepwise'::regnamespace;
 CREATE TABLE test.readable AS
 SELECT c.relname::text AS relation, a.attname::text AS "column" FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
 WHERE c.relnamespace = 'stepwise'::regnamespace AND c.relname IN ('namespaces', 'queues', 'templates', 'template_steps', 'tasks', 'steps',
-    'transitions', 'slots', 'subscriptions', 'task_transitions', 'step_transitions', 'step_readiness', 'live_steps', 'open_tasks', 'queue_depths', 'failed_steps')
+    'transitions', 'slots', 'subscriptions', 'task_transitions', 'step_transitions', 'step_readiness', 'live_steps', 'open_tasks', 'queue_depths', 'failed_steps', 'failed_tasks')
     AND (c.relname, a.attname) <> ('steps', 'claim_token');
 INSERT INTO test.cell
 SELECT l.level, p.privilege, format('%s.%s', c.relname, a.attname),
@@ -62,7 +62,7 @@ WHERE c.relnamespace = 'stepwise'::regnamespace AND (c.relkind = 'r' OR c.relkin
     AND (p.privilege <> 'REFERENCES' OR EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indpred IS NULL AND i.indkey::text = a.attnum::text));
 INSERT INTO test.cell
 SELECT l.level, p.privilege, c.relname, p.privilege = 'LOCK' AND c.relname IN ('namespaces', 'queues', 'templates', 'template_steps', 'tasks',
-        'transitions', 'slots', 'subscriptions', 'task_transitions', 'step_transitions', 'step_readiness') AND 'reader' = ANY (l.includes),
+        'transitions', 'slots', 'subscriptions', 'task_transitions', 'step_transitions', 'step_readiness', 'failed_tasks') AND 'reader' = ANY (l.includes),
        test.tried(l.level, format(p.statement, c.relname))
 FROM pg_class c CROSS JOIN test.level l
 CROSS JOIN (VALUES ('LOCK', 'LOCK TABLE stepwise.%I IN ACCESS SHARE MODE'), ('DELETE', 'DELETE FROM stepwise.%I WHERE false'),

@@ -21,7 +21,7 @@ $$;
 
 -- Arguments, names and filters that are refused, and nothing is stored.
 SELECT call, r.* FROM (VALUES
-    ('create_subscription(NULL)'), ('create_subscription('''')'), ('create_subscription(repeat(''x'', 256))'),
+    ('create_subscription(NULL)'), ('create_subscription('''')'), ('create_subscription(''   '')'), ('create_subscription(repeat(''x'', 256))'),
     ('create_subscription(''s'', start_from => NULL)'), ('create_subscription(''s'', start_from => ''yesterday'')'),
     ('create_subscription(''s'', start_from => ''7'')'), ('create_subscription(''s'', start_from => ''-1'')'),
     ('create_subscription(''s'', ''[]'')'), ('create_subscription(''s'', ''{"events": "step.*"}'')'),

@@ -160,6 +160,7 @@ impl Model {
                     if !over || !fits {
                         return wrong;
                     }
+                    let lease_end = step.visible;
                     let reason = if lease { "lease_expired" } else { "signal_timeout" };
                     let row = self.row(key);
                     row.error = Some(json!({ "reason": reason }));
@@ -169,8 +170,12 @@ impl Model {
                         row.retryable = Some(false);
                     }
                     let mut statement = Statement::default();
-                    // It counts from the attempt, so the next one is due at once.
                     self.fail(key, &mut statement, &Cause::reason(reason));
+                    let row = self.row(key);
+                    if lease && row.visible.is_some() {
+                        // The next attempt is due at once: since the lease was over.
+                        row.visible = lease_end;
+                    }
                     self.end(statement, &Cause::reason(reason));
                 }
                 Overdue::Task(id) => {
