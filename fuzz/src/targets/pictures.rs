@@ -111,6 +111,7 @@ fn task(bytes: &mut Unstructured, graph: &Graph) -> Result<Task> {
         state: *bytes.choose(&[TaskState::Pending, TaskState::InProgress, TaskState::Complete, TaskState::Error])?,
         created_at: at(bytes)?,
         finished_at: maybe(bytes, at)?,
+        timed_out: bytes.arbitrary()?,
         now: at(bytes)?,
         history,
         history_is_cut: bytes.arbitrary()?,

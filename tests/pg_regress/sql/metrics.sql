@@ -147,10 +147,14 @@ SELECT task_id, state, failed, cancelled FROM test.tasks;
 SELECT * FROM test.counted;
 -- What has timed out has no failed step, is not retried, and is closed by hand: then it wants nobody any more.
 SELECT task_id, namespace, template, version, timed_out, total_steps, completed_steps, failed_steps, cancelled_steps, finished_at <= stepwise.now() AS finished FROM stepwise.failed_tasks ORDER BY task_id;
-SELECT stepwise.retry_task(task_id), stepwise.cancel_task(task_id), (SELECT state FROM stepwise.tasks k WHERE k.task_id = t.task_id) FROM stepwise.failed_tasks t WHERE timed_out;
+SELECT stepwise.retry_task(task_id), (SELECT state FROM stepwise.tasks k WHERE k.task_id = t.task_id) FROM stepwise.failed_tasks t WHERE timed_out;
 SELECT split_part(stepwise.render_task(task_id), ',', 1) AS picture FROM stepwise.failed_tasks WHERE timed_out;
 BEGIN;
 UPDATE stepwise.tasks SET state = 'resolved_manually' WHERE timed_out AND state = 'error';
+SELECT task_id, timed_out FROM stepwise.failed_tasks ORDER BY task_id;
+ROLLBACK;
+BEGIN;
+SELECT stepwise.cancel_task(task_id) FROM stepwise.failed_tasks WHERE timed_out;
 SELECT task_id, timed_out FROM stepwise.failed_tasks ORDER BY task_id;
 SELECT value FROM stepwise.prometheus_samples() WHERE family = 'stepwise_tasks' AND labels ~ 'namespace="o".*state="error"';
 SELECT * FROM stepwise.verify();
