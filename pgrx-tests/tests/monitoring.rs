@@ -219,7 +219,7 @@ fn promtool_accepts_the_text() {
         .unwrap();
     let full = text(&mut client);
     accept(&full);
-    assert_eq!(full.lines().filter(|line| line.starts_with("# TYPE ")).count(), 24, "every family is there\n{full}");
+    assert_eq!(full.lines().filter(|line| line.starts_with("# TYPE ")).count(), 25, "every family is there\n{full}");
     // It would have said so.
     assert!(!promtool(&["check", "metrics"], &full.replace("\\n", "\n")).status.success());
     assert!(!promtool(&["check", "metrics"], &full.replace("_total", "")).stderr.is_empty());
@@ -403,8 +403,21 @@ fn top_shows_queues_failures_and_why_a_task_does_not_move() {
              SELECT stepwise.create_task('late', run_at => stepwise.now() - interval '1 hour'); SELECT stepwise.tick()",
         )
         .unwrap();
-    let screen = on_a_terminal(&database, &["w", &format!("{failed}\n"), "x", "q"]);
-    for shown in ["RUNNING", "FAILED", "other (paused)", "busy", "no further attempt", "timed out: 0 of 1 steps done", "\u{1b}[?1049l"] {
+    let late: i64 = one(&mut client, "SELECT min(task_id) FROM stepwise.failed_tasks WHERE timed_out", &[]);
+    let keys = ["w", &format!("{failed}\n"), "x", "w", &format!("{late}\n"), "x", "w", "987654\n", "x", "q"];
+    let screen = on_a_terminal(&database, &keys);
+    for said in [format!("Task {late} has ended: error (timed out), 0 of 1 steps done."), "There is no task 987654".into()] {
+        assert!(screen.contains(&said), "{said} is not shown:\n{screen}");
+    }
+    for shown in [
+        "RUNNING",
+        "FAILED",
+        "other (paused)",
+        "busy",
+        "no further attempt",
+        "timed out: 0 of 1 steps done",
+        "\u{1b}[?1049l",
+    ] {
         assert!(screen.contains(shown), "{shown} is not shown:\n{screen}");
     }
     assert!(!screen.contains("ERROR"), "{screen}");

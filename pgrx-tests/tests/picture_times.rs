@@ -155,7 +155,12 @@ fn the_history_names_who_acted_and_how_long_a_backoff_is() {
     let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("<tr><td>")).collect();
     let ends: Vec<bool> = rows
         .iter()
-        .zip(["<td>w1</td><td></td></tr>", "<td>w1</td><td></td></tr>", "<td>ann</td><td></td></tr>", "<td>bob</td><td></td></tr>"])
+        .zip([
+            "<td>w1</td><td></td></tr>",
+            "<td>w1</td><td></td></tr>",
+            "<td>ann</td><td></td></tr>",
+            "<td>bob</td><td></td></tr>",
+        ])
         .map(|(row, end)| row.ends_with(end))
         .collect();
     assert_eq!(ends, [true; 4], "{rows:#?}");

@@ -249,7 +249,8 @@ mod tests {
     #[test]
     fn a_lost_lease_is_due_since_its_end() {
         let end = Some(Timestamp(NOW.0 - 60_000_000));
-        let running = StepRow { visible_at: end, last_attempted_at: Some(Timestamp(0)), ..to(StepState::InProgress, ROW) };
+        let running =
+            StepRow { visible_at: end, last_attempted_at: Some(Timestamp(0)), ..to(StepState::InProgress, ROW) };
         let asked = StepRow { state: StepState::Error, claim_token: None, backoff_request_seconds: Some(0), ..running };
         let lost = change(&running, &asked).unwrap();
         assert_eq!((lost.visible_at, claimable_since(&lost)), (end, end));

@@ -120,7 +120,8 @@ impl Walk {
         let attempt = change.attempt.unwrap_or(0);
         let again = attempt < self.rule.retry_limit && self.rule.retryable && change.retryable != Some(false);
         let usual = || change.at.plus(self.rule.backoff.after(attempt, self.task_id, self.step_id));
-        let until = if change.lease_expired { change.at } else { change.backoff_end(self.claimed).unwrap_or_else(usual) };
+        let until =
+            if change.lease_expired { change.at } else { change.backoff_end(self.claimed).unwrap_or_else(usual) };
         again.then_some(Open::Backoff { from: change.at, until })
     }
 

@@ -152,13 +152,20 @@ mod tests {
     #[test]
     fn nothing_invisible_stays() {
         assert_eq!(shown("a\nb\u{7f}\u{202e}c\u{ffff}"), "a␊b␡\u{fffd}c\u{fffd}");
-        let unseen =
-            "\u{ad}\u{200b}\u{2060}\u{2064}\u{180e}\u{115f}\u{1160}\u{3164}\u{ffa0}\u{1d173}\u{e0001}\u{e0041}\u{e007f}\u{e0000}";
+        let unseen = "\u{ad}\u{200b}\u{2060}\u{2064}\u{180e}\u{115f}\u{1160}\u{3164}\u{ffa0}\u{1d173}\u{e0001}\u{e0041}\u{e007f}\u{e0000}";
         for c in unseen.chars() {
             assert_eq!(shown(&format!("a{c}b")), "a\u{fffd}b", "{}", c.escape_unicode());
         }
         // Scripts, syllables, flags and families.
-        for kept in ["می\u{200c}خواهم", "क्\u{200d}ष", "\u{1112}\u{1161}\u{11ab}", "👩\u{200d}🚀", "❤\u{fe0f}", "e\u{301}", "\u{600}1"] {
+        for kept in [
+            "می\u{200c}خواهم",
+            "क्\u{200d}ष",
+            "\u{1112}\u{1161}\u{11ab}",
+            "👩\u{200d}🚀",
+            "❤\u{fe0f}",
+            "e\u{301}",
+            "\u{600}1",
+        ] {
             assert_eq!(shown(kept), kept);
         }
         assert_eq!(xml("<a href=\"x\">&'"), "&lt;a href=&quot;x&quot;&gt;&amp;&apos;");

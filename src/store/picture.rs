@@ -11,8 +11,9 @@ use crate::picture::Format;
 use crate::picture::model::{Change, Picture, Row, Step, Task, text};
 use std::rc::Rc;
 
-static TASK: Statement =
-    Statement::read("SELECT template_id, state, created_at, finished_at, timed_out FROM stepwise.tasks WHERE task_id = $1");
+static TASK: Statement = Statement::read(
+    "SELECT template_id, state, created_at, finished_at, timed_out FROM stepwise.tasks WHERE task_id = $1",
+);
 static STEPS: Statement = Statement::read(
     "SELECT s.step_id, s.state, s.attempts, s.worker, s.visible_at, s.last_attempted_at, s.last_failure_at, \
          s.finished_at, q.paused \
