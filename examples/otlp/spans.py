@@ -110,7 +110,7 @@ def of_attempt(task, step, claim, end, ids):
     whole = {
         **place(ids, attempt, ids.root),
         "name": step.name,
-        "kind": CONSUMER,
+        "kind": INTERNAL if step.kind == "wait" else CONSUMER,
         **times(ready, end.at),
         "attributes": attributes({
             **template(task),
@@ -129,6 +129,9 @@ def of_attempt(task, step, claim, end, ids):
         }),
         "events": [],
     }
+    # A signal takes and completes its step at once: nobody was waited for, and nothing ran.
+    if step.kind == "wait":
+        return [whole]
     wait = {**place(ids, ids.span("wait", claim.event_id), attempt), "name": f"{step.name} wait", "kind": INTERNAL,
             **times(ready, claim.at), "attributes": attributes(key)}
     run = {**place(ids, ids.span("run", claim.event_id), attempt), "name": f"{step.name} run", "kind": INTERNAL,

@@ -222,3 +222,26 @@ fn what_is_not_sampled_or_not_ended_is_not_sent() {
     let spans = exported(&database, &mut receiver, &[&open.to_string()]);
     assert_eq!((spans.len(), spans[0].number("status"), spans[0].events()), (1, 0, vec!["cancelled"]));
 }
+
+#[test]
+fn a_wait_for_a_signal_is_one_span() {
+    let server = Server::start();
+    let database = server.database("otlp_signal");
+    let mut client = database.connect();
+    client.batch_execute("CREATE ROLE watcher LOGIN; SELECT stepwise.grant_access('watcher', 'reader')").unwrap();
+    let mut receiver = Receiver::start();
+    let mut definition = templates::chain("signed", &["ask", "sign"]);
+    definition["steps"][1]["kind"] = "wait".into();
+    templates::register(&mut client, &definition);
+    let task_id = create(&mut client, "signed", "01");
+    let held = claim(&mut client, "w", 1).unwrap().remove(0);
+    client.execute("SELECT stepwise.complete_step($1::text::uuid)", &[&held.receipt]).unwrap();
+    advance(&mut client, 50);
+    client.execute("SELECT stepwise.signal_step($1, 'sign')", &[&task_id]).unwrap();
+    let spans = exported(&database, &mut receiver, &[&task_id.to_string()]);
+    let names: Vec<&str> = spans.iter().map(|span| span.text("name")).collect();
+    assert_eq!(names, ["signed", "ask", "ask wait", "ask run", "sign"]);
+    let sign = &spans[4];
+    assert_eq!((sign.text("parent"), sign.number("kind")), (spans[0].text("id"), 1));
+    assert!((49..=51).contains(&sign.seconds()), "{} s", sign.seconds());
+}

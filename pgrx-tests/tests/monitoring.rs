@@ -219,7 +219,7 @@ fn promtool_accepts_the_text() {
         .unwrap();
     let full = text(&mut client);
     accept(&full);
-    assert_eq!(full.lines().filter(|line| line.starts_with("# TYPE ")).count(), 24, "every family is there\n{full}");
+    assert_eq!(full.lines().filter(|line| line.starts_with("# TYPE ")).count(), 25, "every family is there\n{full}");
     // It would have said so.
     assert!(!promtool(&["check", "metrics"], &full.replace("\\n", "\n")).status.success());
     assert!(!promtool(&["check", "metrics"], &full.replace("_total", "")).stderr.is_empty());
@@ -416,6 +416,7 @@ fn top_shows_queues_failures_and_why_a_task_does_not_move() {
              SELECT stepwise.create_task('late', run_at => stepwise.now() - interval '1 hour'); SELECT stepwise.tick()",
         )
         .unwrap();
+    let late: i64 = one(&mut client, "SELECT min(task_id) FROM stepwise.failed_tasks WHERE timed_out", &[]);
     let screen = on_a_terminal(
         &database,
         &[
@@ -423,9 +424,20 @@ fn top_shows_queues_failures_and_why_a_task_does_not_move() {
             ("FAILED", 2, "w"),
             ("task: ", 1, &format!("{failed}\n")),
             ("any key goes back", 1, "x"),
+            ("FAILED", 1, "w"),
+            ("task: ", 1, &format!("{late}\n")),
+            ("any key goes back", 1, "x"),
+            ("FAILED", 1, "w"),
+            ("task: ", 1, "987654\n"),
+            ("any key goes back", 1, "x"),
             ("FAILED", 1, "q"),
         ],
     );
+    for said in
+        [format!("Task {late} has ended: error (timed out), 0 of 1 steps done."), "There is no task 987654".into()]
+    {
+        assert!(screen.contains(&said), "{said} is not shown:\n{screen}");
+    }
     for shown in [
         "RUNNING",
         "FAILED",
