@@ -42,7 +42,7 @@ impl Batch {
     }
 
     pub fn returned(&self, task_id: i64, step_id: i32) {
-        self.with(|batch| drop(batch.steps.insert((task_id, step_id))));
+        self.with(|batch| batch.steps.extend([(task_id, step_id)]));
     }
 
     pub fn reported(&self) {
