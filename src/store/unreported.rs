@@ -42,13 +42,7 @@ impl Batch {
     }
 
     pub fn returned(&self, task_id: i64, step_id: i32) {
-<<<<<<< HEAD
-        self.with(|batch| {
-            batch.steps.insert((task_id, step_id));
-        });
-=======
         self.with(|batch| batch.steps.extend([(task_id, step_id)]));
->>>>>>> drive
     }
 
     pub fn reported(&self) {
