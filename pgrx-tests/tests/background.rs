@@ -164,6 +164,44 @@ fn a_long_handler_keeps_no_other_step_waiting() {
 
 /// The preloaded library sees every utility statement; what one raises must reach the client as it is.
 #[test]
+fn what_a_handler_wrote_goes_when_another_session_decides_its_step_meanwhile() {
+    let server = handlers::server("decided");
+    let mut client = prepared(&server, "decided");
+    let handler = |own: &str| {
+        format!(
+            "CREATE FUNCTION app.{own}(given stepwise.step_context) RETURNS jsonb LANGUAGE plpgsql AS $$
+            BEGIN
+                INSERT INTO app.entries VALUES (given.task_id, given.step_name, given.attempt);
+                IF '{own}' = 'alone' THEN PERFORM stepwise.cancel_task(given.task_id); END IF;
+                PERFORM pg_advisory_lock(1);
+                PERFORM pg_advisory_unlock(1);
+                RETURN NULL;
+            END
+            $$"
+        )
+    };
+    client.batch_execute(&[handler("slow"), handler("alone")].join(";")).unwrap();
+    register(&mut client, "slow", json!({"handler": {"sql": "app.slow"}}));
+    register(&mut client, "alone", json!({"handler": {"sql": "app.alone"}}));
+    client.batch_execute("SELECT pg_advisory_lock(1)").unwrap();
+    let (slow, alone) = (create(&mut client, "slow"), create(&mut client, "alone"));
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+    wait::until("both handlers run", || (one::<i64>(&mut client, waiting, &[]) == 2).then_some(()));
+    assert_eq!(one::<i32>(&mut client, "SELECT stepwise.cancel_task($1)", &[&slow]), 1);
+    client.batch_execute("SELECT pg_advisory_unlock(1)").unwrap();
+    wait_for_tasks(&mut client);
+    wait::until("the handlers end", || {
+        let busy =
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_stepwise runner' AND state = 'active'";
+        (one::<i64>(&mut client, busy, &[]) == 0).then_some(())
+    });
+    let entries = |client: &mut Client, task_id: i64| count(client, &format!("app.entries WHERE task_id = {task_id}"));
+    assert_eq!((entries(&mut client, slow), entries(&mut client, alone)), (0, 1));
+    assert_eq!(count(&mut client, "stepwise.tasks WHERE state = 'cancelled'"), 2);
+    invariants::assert_sound(&mut client);
+}
+
+#[test]
 fn errors_of_utility_statements_keep_their_fields() {
     let server = handlers::server("utility");
     let mut client = prepared(&server, "utility");

@@ -65,3 +65,11 @@ pub fn note(changes: &[StepChange]) {
         }
     });
 }
+
+/// Runs the handler of a step; and whether it has decided its step itself.
+pub fn decides<R>(task_id: i64, step_id: i32, handler: impl FnOnce() -> R) -> (R, bool) {
+    let batch = Batch::new();
+    batch.returned(task_id, step_id);
+    let answer = handler();
+    (answer, batch.is_overtaken())
+}

@@ -115,6 +115,5 @@ fn task(bytes: &mut Unstructured, graph: &Graph) -> Result<Task> {
         now: at(bytes)?,
         history,
         history_is_cut: bytes.arbitrary()?,
-        timed_out: bytes.arbitrary()?,
     })
 }

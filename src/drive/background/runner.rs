@@ -4,11 +4,13 @@ use super::super::handler;
 use super::super::inline::as_engine;
 use crate::engine::failure;
 use crate::engine::time::Span;
+use crate::pg::error::finish;
 use crate::pg::jsonb::Jsonb;
 use crate::pg::{board, catalog, process, wait};
 use crate::store::claim::{self, ClaimedStep, Request};
 use crate::store::claimable::Source;
 use crate::store::report::{self, Report, Verdict};
+use crate::store::unreported;
 use pgrx::pg_sys::Oid;
 use std::time::Duration;
 
@@ -82,10 +84,15 @@ fn run(mut held: Held) {
         held.step.inputs = inputs.as_deref().map(Jsonb::from_bytes);
         held.step.dependencies = dependencies.as_deref().map(Jsonb::from_bytes);
         process::timeout_on(millis);
-        let report = handler::run(&held.step, || true);
+        let (report, decided) =
+            unreported::decides(held.step.task_id, held.step.step_id, || handler::run(&held.step, || true));
         process::timeout_off();
         process::reset_session();
-        as_engine(|| report::report(report.as_slice()));
+        let outcome = as_engine(|| report::report(report.as_slice())).first().copied();
+        // Somebody else has decided the step meanwhile: what the handler wrote is of no use.
+        if let Some(outcome) = outcome.filter(|_| !decided) {
+            finish(report::demand(receipt, outcome).map_err(Into::into));
+        }
     });
     // A timeout, a cancel, or a constraint that was checked at the commit: nothing of the attempt is stored.
     if let Err(aborted) = ran {
