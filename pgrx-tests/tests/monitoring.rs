@@ -406,7 +406,9 @@ fn top_shows_queues_failures_and_why_a_task_does_not_move() {
     let late: i64 = one(&mut client, "SELECT min(task_id) FROM stepwise.failed_tasks WHERE timed_out", &[]);
     let keys = ["w", &format!("{failed}\n"), "x", "w", &format!("{late}\n"), "x", "w", "987654\n", "x", "q"];
     let screen = on_a_terminal(&database, &keys);
-    for said in [format!("Task {late} has ended: error (timed out), 0 of 1 steps done."), "There is no task 987654".into()] {
+    for said in
+        [format!("Task {late} has ended: error (timed out), 0 of 1 steps done."), "There is no task 987654".into()]
+    {
         assert!(screen.contains(&said), "{said} is not shown:\n{screen}");
     }
     for shown in [
