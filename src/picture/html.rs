@@ -26,12 +26,19 @@ pub fn render(picture: &Picture) -> Result<String, PictureError> {
         state_colours(picture),
     );
     header(&mut out, picture);
-    let natural =
-        graph.split_once("width=\"").and_then(|(_, rest)| rest.split_once('"')).map_or("0", |(width, _)| width);
+    let natural = attribute(&graph, "width");
+    let share = |at: &str, whole: &str| {
+        let at = graph.split_once("class=\"box\"").and_then(|(_, first)| attribute(first, at).parse::<f64>().ok());
+        let whole = attribute(&graph, whole).parse::<f64>().unwrap_or(1.0).max(1.0);
+        (at.unwrap_or_default() / whole * 1_000.0).round() / 10.0
+    };
     let _ = write!(
         out,
         "<section aria-labelledby=\"graph\">\n<h2 id=\"graph\">Graph</h2>\n<div class=\"pan\" tabindex=\"0\" role=\"region\" \
-         aria-label=\"Graph\" style=\"--natural:{natural}px\">\n{graph}</div>\n</section>\n"
+         aria-label=\"Graph\" style=\"--natural:{natural}px\">\n<div class=\"sheet\"><i class=\"first\" \
+         style=\"left:{}%;top:{}%\"></i>\n{graph}</div></div>\n</section>\n",
+        share("x", "width"),
+        share("y", "height"),
     );
     match &picture.task {
         Some(task) => {
@@ -44,6 +51,12 @@ pub fn render(picture: &Picture) -> Result<String, PictureError> {
     }
     out.push_str("</main>\n</body>\n</html>\n");
     Ok(out)
+}
+
+/// The first attribute of this name.
+fn attribute<'a>(text: &'a str, name: &str) -> &'a str {
+    let value = text.split_once(&format!(" {name}=\"")).and_then(|(_, rest)| rest.split_once('"'));
+    value.map_or("0", |(value, _)| value)
 }
 
 /// `--strong` and `--tint` for each state's class.

@@ -1,5 +1,5 @@
 -- The pages that the browser looks at, as test.pages(name): the nine shapes, names that want to be code, wide and deep
--- graphs of 60 and 200 steps, and a template. For psql; the variable conformance is the folder tests/conformance.
+-- graphs of 60 to 200 steps, and a template. For psql; the variable conformance is the folder tests/conformance.
 SET client_min_messages = warning;
 CREATE EXTENSION pg_stepwise;
 CREATE SCHEMA test;
@@ -49,6 +49,13 @@ BEGIN
 END
 $$;
 SELECT test.graph('steps_60', 60, 10, 5), test.graph('wide_60', 60, 3, 1), test.graph('chain_60', 60, 60, 20), test.graph('steps_200', 200, 16, 6);
+
+-- Rails side by side below one step, beyond any screen: that one is to be in sight.
+SELECT stepwise.register_template(jsonb_build_object('name', 'rails_200', 'steps', '[{"name": "first"}]' || (
+    SELECT jsonb_agg(jsonb_build_object('name', 'rail_' || n, 'depends_on', CASE WHEN n <= 50 THEN 'first' ELSE 'rail_' || n - 50 END))
+    FROM generate_series(1, 200) AS n))) > 0 AS ok;
+SELECT test.clock(0);
+INSERT INTO test.reached SELECT stepwise.create_task('rails_200'), 'rails_200', 5;
 
 CREATE FUNCTION test.page(name text) RETURNS text LANGUAGE sql AS $$
     SELECT coalesce((SELECT test.picture(task_id, 'html') FROM test.reached WHERE shape = page.name),
