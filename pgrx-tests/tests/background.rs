@@ -297,6 +297,8 @@ fn a_killed_handler_is_run_again_after_its_lease() {
     let pid: i32 = wait::until("a handler runs", || client.query_opt(running, &[]).unwrap()).get(0);
     // SIGKILL of one process makes the server start all others anew.
     server.kill_backend(pid);
+    // It may take a moment to notice, and until then it accepts connections.
+    wait::until("the server ends all sessions", || client.batch_execute("SELECT 1").err());
     let mut client = wait::until("the server recovers", || {
         let mut client = server.connection("killed").connect(postgres::NoTls).ok()?;
         client.batch_execute("SELECT 1 FROM stepwise.tasks").ok()?;
