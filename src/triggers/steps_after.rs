@@ -19,47 +19,34 @@ use pgrx::prelude::*;
 /// task's counters would not follow. Visibility belongs to it too, but for a delay of what may be claimed, and the end of
 /// a lease. Attempts and times are asked by the row trigger where the state is part of the UPDATE.
 fn protect(old: &SlotRow, new: &SlotRow, from: StepState, to: StepState) -> Result<(), StoreError> {
-    let same = |column| old.get::<i64>(column) == new.get::<i64>(column);
-    let same_number = |column| old.get::<i32>(column) == new.get::<i32>(column);
-    let same_time = |column| old.get::<Timestamp>(column) == new.get::<Timestamp>(column);
-    let same_flag = |column| old.get::<bool>(column) == new.get::<bool>(column);
-    let bytes = |row: &SlotRow| row.get::<Jsonb>(column::SIGNAL).map(Jsonb::to_bytes);
-    let (was, is) = (old.get::<Timestamp>(column::VISIBLE_AT), new.get::<Timestamp>(column::VISIBLE_AT));
+    let (was, is) = (steps_before::read(old), steps_before::read(new));
+    let same_id = |column| old.want::<i64>(column) == new.want::<i64>(column);
+    let limited = [old, new].map(|row| row.get::<bool>(column::LIMITED));
+    let [was_signalled, is_signalled] = [old, new].map(|row| row.get::<Jsonb>(column::SIGNAL).map(Jsonb::to_bytes));
     let has_results = matches!(to, StepState::Complete | StepState::ResolvedManually);
     let always = [
-        ("task_id", same(column::TASK_ID)),
-        ("step_id", same_number(column::STEP_ID)),
-        ("template_id", same(column::TEMPLATE_ID)),
-        ("queue_id", same(column::QUEUE_ID)),
+        ("task_id", same_id(column::TASK_ID)),
+        ("step_id", old.want::<i32>(column::STEP_ID) == new.want::<i32>(column::STEP_ID)),
+        ("template_id", same_id(column::TEMPLATE_ID)),
+        ("queue_id", same_id(column::QUEUE_ID)),
         ("priority", old.want::<i16>(column::PRIORITY) == new.want::<i16>(column::PRIORITY)),
-        ("remaining_parents", same_number(column::REMAINING_PARENTS)),
+        ("remaining_parents", was.remaining_parents == is.remaining_parents),
         ("results", has_results || new.get::<Jsonb>(column::RESULTS).is_none()),
     ];
     let while_it_stays = [
-        ("visible_at", was.is_some() == is.is_some() && (from != StepState::Error || was == is)),
-        ("attempts", same_number(column::ATTEMPTS)),
-        ("claim_token", same(column::CLAIM_TOKEN)),
-        ("backoff_request_seconds", same_number(column::BACKOFF_REQUEST_SECONDS)),
-        ("retryable", same_flag(column::RETRYABLE)),
-        // The trigger of a queue that gets a limit gives places to the steps that are held.
         (
-            "limited",
-            same_flag(column::LIMITED) || to == StepState::InProgress && new.get(column::LIMITED) == Some(true),
+            "visible_at",
+            was.visible_at.is_some() == is.visible_at.is_some()
+                && (from != StepState::Error || was.visible_at == is.visible_at),
         ),
-        ("signal", bytes(old) == bytes(new)),
-        ("last_attempted_at", same_time(column::LAST_ATTEMPTED_AT)),
-        ("last_failure_at", same_time(column::LAST_FAILURE_AT)),
-        ("finished_at", same_time(column::FINISHED_AT)),
+        ("backoff_request_seconds", was.backoff_request_seconds == is.backoff_request_seconds),
+        ("retryable", was.retryable == is.retryable),
+        // The trigger of a queue that gets a limit gives places to the steps that are held.
+        ("limited", limited[0] == limited[1] || to == StepState::InProgress && limited[1] == Some(true)),
+        ("signal", was_signalled == is_signalled),
     ];
-    let kept = always.into_iter().chain(while_it_stays.into_iter().filter(|_| from == to));
-    match kept.into_iter().find(|(_, same)| !same) {
-        Some((column, _)) => Err(StoreError::ProtectedColumn {
-            column,
-            task_id: old.want(column::TASK_ID),
-            step_id: old.want(column::STEP_ID),
-        }),
-        None => Ok(()),
-    }
+    let while_it_stays = while_it_stays.into_iter().chain(steps_before::kept(&was, &is)).filter(|_| from == to);
+    steps_before::protect(old, always.into_iter().chain(while_it_stays))
 }
 
 /// Whether the row is a step that failed for good.

@@ -29,20 +29,25 @@ pub(super) fn read(row: &SlotRow) -> StepRow {
     }
 }
 
-/// What a change of state by hand says nothing about; [`super::steps_after`] keeps it while the state stays.
-fn protect(row: &SlotRow, old: &StepRow, asked: &StepRow) -> Result<(), StoreError> {
-    let kept = [
+/// Columns that a client never writes, and whether an UPDATE has left each as it was. Asked here where the state changes,
+/// before the engine has stamped them, and by [`super::steps_after`] where it stays.
+pub(super) fn kept(old: &StepRow, asked: &StepRow) -> [(&'static str, bool); 5] {
+    [
         ("attempts", old.attempts == asked.attempts),
         ("claim_token", old.claim_token == asked.claim_token),
         ("last_attempted_at", old.last_attempted_at == asked.last_attempted_at),
         ("last_failure_at", old.last_failure_at == asked.last_failure_at),
         ("finished_at", old.finished_at == asked.finished_at),
-    ];
+    ]
+}
+
+/// Refuses the first column that is not as it was.
+pub(super) fn protect(old: &SlotRow, kept: impl IntoIterator<Item = (&'static str, bool)>) -> Result<(), StoreError> {
     match kept.into_iter().find(|(_, same)| !same) {
         Some((column, _)) => Err(StoreError::ProtectedColumn {
             column,
-            task_id: row.want(column::TASK_ID),
-            step_id: row.want(column::STEP_ID),
+            task_id: old.want(column::TASK_ID),
+            step_id: old.want(column::STEP_ID),
         }),
         None => Ok(()),
     }
@@ -60,7 +65,7 @@ fn steps_before_update(fcinfo: pg_sys::FunctionCallInfo) -> TriggerRow {
         return update.finish();
     }
     if !scope::active() {
-        finish(protect(&row, &old, &asked).map_err(Into::into));
+        finish(protect(&update.old(), kept(&old, &asked)).map_err(Into::into));
     }
     let key = StepKey { task_id: row.want(column::TASK_ID), step_id: row.want(column::STEP_ID) };
     let template = graph_cache::template_of_row(row.want(column::TEMPLATE_ID));
